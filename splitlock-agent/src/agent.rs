@@ -1,0 +1,340 @@
+//! The agent at work: one task that owns the ledgers and the table, and answers for snapshots.
+//!
+//! The ledgers are read for a snapshot and at a subject's death, not by a timer.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::pending,
+    io,
+    time::Instant,
+};
+
+use aya::maps::MapError;
+use splitlock_common::{
+    Event, Loss, Trap,
+    ledger::{SubjectKey, VcpuKey},
+    record::{KIND_EVENT, Record},
+};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+
+use crate::{
+    host::clock::{boot_ns, unix_seconds},
+    intake::{
+        exit_rows::{ExitTally, RowHead},
+        kernel_log::{Batch, KernelLog, Report, message::What},
+        ledgers::Ledgers,
+        records::Records,
+    },
+    subjects::{SubjectId, death, process},
+    table::{
+        Table,
+        snapshot::{HostFacts, ProbeRow, SCHEMA, Snapshot},
+        stories::Stories,
+    },
+};
+
+/// A question: what is there to show? The answer fails only if the kernel refuses a ledger.
+pub type Request = oneshot::Sender<Result<Snapshot, MapError>>;
+
+/// What does not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The host.
+    pub host: HostFacts,
+    /// The hooks.
+    pub probes: Vec<ProbeRow>,
+    /// The events that the kernel log counts, as no better hook is attached.
+    pub counted_by_log: Vec<Event>,
+}
+
+/// Where events come from.
+pub struct Sources {
+    /// The ledgers.
+    pub ledgers: Ledgers,
+    /// The ring buffer.
+    pub records: Records,
+    /// The kernel log and what was in it at the start, where it could be opened.
+    pub kernel_log: Option<(KernelLog, Batch)>,
+}
+
+/// The agent's state. One task owns it.
+struct Agent {
+    facts: Facts,
+    ledgers: Ledgers,
+    table: Table,
+    stories: Stories,
+    log_reports: LogReports,
+    log_history: Option<LogReports>,
+    deaths: mpsc::UnboundedSender<SubjectId>,
+}
+
+/// Reports of the kernel log: split locks, bus locks.
+#[derive(Clone, Copy, Debug, Default)]
+struct LogReports([u64; 2]);
+
+impl LogReports {
+    fn add(&mut self, reports: &[Report]) {
+        for report in reports {
+            self.0[usize::from(report.trap == Trap::BusLock)] += 1;
+        }
+    }
+
+    fn by_name(self) -> BTreeMap<&'static str, u64> {
+        [Trap::SplitLock.name(), Trap::BusLock.name()]
+            .into_iter()
+            .zip(self.0)
+            .collect()
+    }
+}
+
+/// Runs until nobody can ask any more.
+pub async fn run(
+    sources: Sources,
+    table: Table,
+    facts: Facts,
+    mut requests: mpsc::Receiver<Request>,
+) {
+    let (deaths, mut dead) = mpsc::unbounded_channel();
+    let (mut kernel_log, log_history) = match sources.kernel_log {
+        Some((log, history)) => (Some(log), Some(history)),
+        None => (None, None),
+    };
+    let mut records_source = Some(sources.records);
+    let mut agent = Agent {
+        facts,
+        ledgers: sources.ledgers,
+        table,
+        stories: Stories::default(),
+        log_reports: LogReports::default(),
+        log_history: log_history.as_ref().map(|history| {
+            let mut reports = LogReports::default();
+            reports.add(&history.reports);
+            reports
+        }),
+        deaths,
+    };
+    let mut records = vec![];
+    loop {
+        tokio::select! {
+            request = requests.recv() => match request {
+                Some(request) => {
+                    // Nobody waits any more where the connection was closed.
+                    let _ = request.send(agent.snapshot());
+                }
+                None => return,
+            },
+            Some(subject) = dead.recv() => agent.bury(subject),
+            result = next_records(&mut records_source, &mut records) => match result {
+                Ok(()) => agent.take_records(&mut records),
+                Err(error) => {
+                    warn!(%error, "the ring buffer cannot be read any more; counts go on, stories end");
+                    records_source = None;
+                }
+            },
+            result = next_log(&mut kernel_log) => match result {
+                Ok(batch) => agent.take_log(&batch),
+                Err(error) => {
+                    warn!(%error, "the kernel log cannot be read any more");
+                    kernel_log = None;
+                }
+            },
+        }
+    }
+}
+
+async fn next_records(source: &mut Option<Records>, records: &mut Vec<Record>) -> io::Result<()> {
+    match source {
+        Some(source) => source.next(records).await,
+        None => pending().await,
+    }
+}
+
+async fn next_log(log: &mut Option<KernelLog>) -> io::Result<Batch> {
+    match log {
+        Some(log) => log.next().await,
+        None => pending().await,
+    }
+}
+
+impl Agent {
+    /// Records bring two things: the story, and the news of a subject, which is watched from then
+    /// on. The counts are in the ledgers.
+    fn take_records(&mut self, records: &mut Vec<Record>) {
+        for record in records.drain(..) {
+            if !self.table.knows(record.subject.into())
+                && let Err(error) = self.meet(record.subject)
+            {
+                warn!(pid = record.subject.tgid, %error, "a new subject's ledger entry cannot be read");
+            }
+            if record.kind == KIND_EVENT {
+                self.stories.add(record);
+            }
+        }
+    }
+
+    /// Reads what the ledgers hold of a subject that is not known yet.
+    fn meet(&mut self, key: SubjectKey) -> Result<(), MapError> {
+        if let Some(entry) = self.ledgers.trap(key)? {
+            self.table.read_trap(key, &entry);
+            debug!(pid = key.tgid, "a subject with events");
+        }
+        if let Some(vm) = self.read_vms(|subject| subject == key)?.remove(&key) {
+            self.table.read_exits(key, &vm.head, vm.tally);
+            debug!(pid = key.tgid, "a VM");
+        }
+        if self.table.knows(key.into()) {
+            death::watch(key.into(), &self.deaths);
+        }
+        Ok(())
+    }
+
+    /// The exit ledger's rows of the VMs that are `wanted`, added up per VM.
+    fn read_vms(
+        &self,
+        wanted: impl Fn(SubjectKey) -> bool,
+    ) -> Result<HashMap<SubjectKey, VmReading>, MapError> {
+        let mut vms: HashMap<SubjectKey, VmReading> = HashMap::new();
+        for vcpu in self.ledgers.vcpus() {
+            let (vcpu, row) = vcpu?;
+            let key = vcpu.subject();
+            if !wanted(key) {
+                continue;
+            }
+            let Some(head) = self.ledgers.rows.head(row) else {
+                continue;
+            };
+            let vm = vms.entry(key).or_insert_with(|| VmReading {
+                head,
+                tally: ExitTally::default(),
+                rows: vec![],
+            });
+            if head.first_ns < vm.head.first_ns {
+                vm.head = head;
+            }
+            self.ledgers.rows.add_to(row, &mut vm.tally);
+            vm.rows.push((vcpu, row));
+        }
+        Ok(vms)
+    }
+
+    /// A subject has ended: its last counts are read, then its places in the ledgers are freed.
+    fn bury(&mut self, id: SubjectId) {
+        if let Some(key) = self.table.living_key(id)
+            && let Err(error) = self.read_last(key)
+        {
+            warn!(pid = id.pid, %error, "the last counts of an ended subject cannot be read or freed");
+        }
+        self.table.end(id, Instant::now());
+    }
+
+    fn read_last(&mut self, key: SubjectKey) -> Result<(), MapError> {
+        if let Some(entry) = self.ledgers.trap(key)? {
+            self.table.read_trap(key, &entry);
+            self.ledgers.free_trap(key)?;
+        }
+        if let Some(vm) = self.read_vms(|subject| subject == key)?.remove(&key) {
+            self.table.read_exits(key, &vm.head, vm.tally);
+            for (vcpu, row) in vm.rows {
+                self.ledgers.free_vcpu(vcpu, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_log(&mut self, batch: &Batch) {
+        self.log_reports.add(&batch.reports);
+        self.table.add_lost(Loss::KernelLogOverrun, batch.overruns);
+        self.table
+            .add_lost(Loss::KernelLogMalformed, batch.malformed);
+        for report in &batch.reports {
+            let (id, is_vcpu) = self.who(report.tid);
+            let event = match (report.trap, report.what) {
+                (Trap::BusLock, _) => Event::UserBusLockWarned,
+                // The same line for both; a vCPU thread spends its time in the guest.
+                (Trap::SplitLock, What::Took) if is_vcpu => Event::GuestSplitLockWarned,
+                (Trap::SplitLock, What::Took) => Event::UserSplitLockWarned,
+                (Trap::SplitLock, What::Fatal | What::Bogus) => Event::GuestSplitLockSigbus,
+            };
+            if self.facts.counted_by_log.contains(&event)
+                && self
+                    .table
+                    .count_logged(id, report.comm.as_bytes(), event, boot_ns())
+            {
+                death::watch(id, &self.deaths);
+            }
+        }
+    }
+
+    /// The thread group of a thread that the log names, and whether it is a vCPU. One that is gone
+    /// stands for itself.
+    fn who(&self, tid: u32) -> (SubjectId, bool) {
+        let found =
+            process::thread_group(tid).and_then(|pid| Ok((pid, process::start_ticks(pid)?)));
+        let Ok((pid, start_ticks)) = found else {
+            let gone = SubjectId {
+                pid: tid,
+                start_ticks: 0,
+            };
+            return (gone, false);
+        };
+        let id = SubjectId { pid, start_ticks };
+        let is_vcpu = self.table.living_key(id).is_some_and(|key| {
+            let vcpu = VcpuKey {
+                pid_tgid: u64::from(pid) << 32 | u64::from(tid),
+                start_ns: key.start_ns,
+            };
+            self.ledgers.is_vcpu(vcpu)
+        });
+        (id, is_vcpu)
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot, MapError> {
+        self.read_all()?;
+        self.table.expire(Instant::now());
+        Ok(Snapshot {
+            schema: SCHEMA,
+            taken_at: unix_seconds(boot_ns()),
+            host: self.facts.host.clone(),
+            host_traps: self.table.host_traps(),
+            processes: self.table.processes(),
+            vms: self.table.vms(),
+            overflow_traps: self.table.overflow(),
+            lost: self.table.lost(),
+            tracked: self.table.tracked(),
+            probes: self.facts.probes.clone(),
+            kernel_log_reports: self.log_reports.by_name(),
+            kernel_log_history: self.log_history.map(LogReports::by_name),
+            recent: self.stories.tell(),
+        })
+    }
+
+    fn read_all(&mut self) -> Result<(), MapError> {
+        // An entry that a new subject inserts meanwhile may be missed; the next reading has it.
+        let mut news = vec![];
+        for item in self.ledgers.traps() {
+            let (key, entry) = item?;
+            if self.table.read_trap(key, &entry) {
+                news.push(key);
+            }
+        }
+        for (key, vm) in self.read_vms(|_| true)? {
+            if self.table.read_exits(key, &vm.head, vm.tally) {
+                news.push(key);
+            }
+        }
+        for key in news {
+            death::watch(key.into(), &self.deaths);
+        }
+        // Last, so that the host's totals are never behind the subjects'.
+        self.table.read_host(self.ledgers.host()?);
+        Ok(())
+    }
+}
+
+/// A VM's rows.
+struct VmReading {
+    head: RowHead,
+    tally: ExitTally,
+    rows: Vec<(VcpuKey, u32)>,
+}

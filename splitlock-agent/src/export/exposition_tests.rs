@@ -1,0 +1,172 @@
+//! What a snapshot looks like to Prometheus.
+
+use std::collections::BTreeSet;
+
+use splitlock_common::Event;
+
+use super::*;
+use crate::{
+    subjects::SubjectId,
+    table::snapshot::{Carried, Fullness, HostFacts, ProbeRow, SCHEMA},
+};
+
+fn process(pid: u32, start_ticks: u64, comm: &str, fatal: u64) -> ProcessRow {
+    ProcessRow {
+        subject: SubjectId { pid, start_ticks },
+        comm: comm.to_owned(),
+        alive: true,
+        traps: vec![TrapCount::new(
+            Event::UserSplitLockSigbus.lock().unwrap(),
+            fatal,
+        )],
+        alignment_checks: 3,
+        delay_ns: 1_500_000_000,
+        last_trap: Some(1_700_000_000.5),
+        carried: Carried::default(),
+    }
+}
+
+fn vm() -> VmRow {
+    VmRow {
+        subject: SubjectId {
+            pid: 9,
+            start_ticks: 8,
+        },
+        vm: "web \"1\"\\".to_owned(),
+        id: "9-8".to_owned(),
+        alive: true,
+        vcpus: 2,
+        traps: vec![TrapCount::new(
+            Event::GuestBusLockReported.lock().unwrap(),
+            6,
+        )],
+        ac_injected: 5,
+        delay_ns: 1,
+        last_trap: Some(1.0),
+        exits: BTreeMap::from([("cpuid", 4)]),
+        userspace_exits: BTreeMap::from([("io", 2), ("shutdown", 1)]),
+    }
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot {
+        schema: SCHEMA,
+        taken_at: 0.0,
+        host: HostFacts {
+            kernel: "6.18.0".to_owned(),
+            cpu_features: BTreeMap::from([("split_lock_detect", true), ("bus_lock_detect", false)]),
+            mitigation: Some(true),
+        },
+        host_traps: Event::ALL
+            .iter()
+            .filter_map(|event| Some(TrapCount::new(event.lock()?, 1)))
+            .collect(),
+        processes: vec![process(7, 1, "bad", 10)],
+        vms: vec![vm()],
+        overflow_traps: BTreeMap::from([("process", 0), ("vm", 0)]),
+        lost: BTreeMap::from([("record_ring_full", 0)]),
+        tracked: BTreeMap::from([("process", Fullness { used: 1, limit: 2 })]),
+        probes: vec![
+            ProbeRow {
+                probe: "signal_generate",
+                via: Some("raw_tracepoint"),
+                counts: "every_trap",
+                refused: vec![],
+            },
+            ProbeRow {
+                probe: "split_lock_warn",
+                via: None,
+                counts: "none",
+                refused: vec!["fentry: no".to_owned()],
+            },
+        ],
+        kernel_log_reports: BTreeMap::from([("split_lock", 0)]),
+        kernel_log_history: Some(BTreeMap::from([("split_lock", 4)])),
+        recent: vec![],
+    }
+}
+
+fn lines(snapshot: &Snapshot) -> BTreeSet<String> {
+    let text = encode(snapshot, &ProcessCollector::for_self()).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let set: BTreeSet<String> = lines.iter().cloned().collect();
+    assert_eq!(set.len(), lines.len(), "a line comes twice");
+    set
+}
+
+#[test]
+fn every_family_of_the_contract_can_be_shown_and_no_other() {
+    let shown: BTreeSet<String> = families(&snapshot())
+        .iter()
+        .map(|family| family.name().to_owned())
+        .collect();
+    let contract: BTreeSet<String> = metrics::ALL
+        .iter()
+        .map(|family| family.name.to_owned())
+        .collect();
+    assert_eq!(shown, contract);
+}
+
+#[test]
+fn values_and_labels() {
+    let lines = lines(&snapshot());
+    for line in [
+        r#"splitlock_host_traps_total{origin="user",trap="split_lock",outcome="sigbus"} 1"#,
+        r#"splitlock_process_traps_total{comm="bad",pid="7",trap="split_lock",outcome="sigbus"} 10"#,
+        r#"splitlock_process_alignment_checks_total{comm="bad",pid="7"} 3"#,
+        r#"splitlock_process_delay_seconds_total{comm="bad",pid="7"} 1.5"#,
+        r#"splitlock_process_last_trap_timestamp_seconds{comm="bad",pid="7"} 1700000000.5"#,
+        r#"splitlock_vm_traps_total{vm="web \"1\"\\",id="9-8",trap="bus_lock",outcome="reported"} 6"#,
+        r#"splitlock_vm_ac_injected_total{vm="web \"1\"\\",id="9-8"} 5"#,
+        r#"splitlock_vm_exits_total{vm="web \"1\"\\",id="9-8",reason="cpuid"} 4"#,
+        r#"splitlock_vm_userspace_exits_total{vm="web \"1\"\\",id="9-8",reason="shutdown"} 1"#,
+        r#"splitlock_overflow_traps_total{kind="process"} 0"#,
+        r#"splitlock_host_cpu_feature{feature="split_lock_detect"} 1"#,
+        "splitlock_host_mitigation_enabled 1",
+        r#"splitlock_kernel_log_history_reports{trap="split_lock"} 4"#,
+        r#"splitlock_probe_attached{probe="signal_generate",via="raw_tracepoint",counts="every_trap"} 1"#,
+        r#"splitlock_probe_attached{probe="split_lock_warn",via="none",counts="none"} 0"#,
+        r#"splitlock_tracked_subjects_limit{kind="process"} 2"#,
+        "# TYPE process_cpu_seconds_total counter",
+    ] {
+        assert!(lines.contains(line), "{line}\nnot in\n{lines:#?}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_left_out() {
+    let mut snapshot = snapshot();
+    snapshot.processes.clear();
+    snapshot.host.mitigation = None;
+    snapshot.kernel_log_history = None;
+    let lines = lines(&snapshot);
+    for name in [
+        "splitlock_process_traps_total",
+        "splitlock_host_mitigation_enabled",
+        "splitlock_kernel_log_history_reports",
+    ] {
+        assert!(!lines.iter().any(|line| line.contains(name)), "{name}");
+    }
+}
+
+#[test]
+fn processes_of_one_pid_and_comm_share_their_series() {
+    let mut snapshot = snapshot();
+    let mut later = process(7, 2, "bad", 5);
+    later.carried.events[Event::UserSplitLockSigbus.index()] = 100;
+    later.carried.events[Event::AlignmentCheck.index()] = 1000;
+    later.last_trap = None;
+    snapshot.processes.push(later);
+    snapshot.processes.push(process(7, 3, "other", 1));
+    let lines = lines(&snapshot);
+    for line in [
+        r#"splitlock_process_traps_total{comm="bad",pid="7",trap="split_lock",outcome="sigbus"} 115"#,
+        r#"splitlock_process_alignment_checks_total{comm="bad",pid="7"} 1006"#,
+        r#"splitlock_process_delay_seconds_total{comm="bad",pid="7"} 3"#,
+        r#"splitlock_process_last_trap_timestamp_seconds{comm="bad",pid="7"} 1700000000.5"#,
+        r#"splitlock_process_traps_total{comm="other",pid="7",trap="split_lock",outcome="sigbus"} 1"#,
+    ] {
+        assert!(lines.contains(line), "{line}\nnot in\n{lines:#?}");
+    }
+}

@@ -1,0 +1,140 @@
+//! The metrics contract: every family with its type, labels and help text. `docs/metrics.md` is
+//! made from this table.
+
+use prometheus::proto::MetricType;
+
+/// One family of metrics.
+#[derive(Debug)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: MetricType,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// Its help text.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($($constant:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $constant: Family = Family {
+                name: $name,
+                kind: MetricType::$kind,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )*
+
+        /// All families of the agent's own, in the order of the exposition.
+        pub static ALL: &[&Family] = &[$(&$constant),*];
+    };
+}
+
+families! {
+    HOST_TRAPS: COUNTER "splitlock_host_traps_total" ["origin", "trap", "outcome"]
+        "Locks that the kernel trapped on this host, by whose code made them, by the mechanism that noticed them and by what the kernel did.";
+    PROCESS_TRAPS: COUNTER "splitlock_process_traps_total" ["comm", "pid", "trap", "outcome"]
+        "Locks trapped in a process's own code.";
+    PROCESS_ALIGNMENT_CHECKS: COUNTER "splitlock_process_alignment_checks_total" ["comm", "pid"]
+        "Alignment checks that a process asked for by EFLAGS.AC. They are no locks.";
+    PROCESS_DELAY: COUNTER "splitlock_process_delay_seconds_total" ["comm", "pid"]
+        "Time for which the kernel held a process up for the locks of its own code.";
+    PROCESS_LAST_TRAP: GAUGE "splitlock_process_last_trap_timestamp_seconds" ["comm", "pid"]
+        "Unix time of the last lock trapped in a process's own code.";
+    VM_TRAPS: COUNTER "splitlock_vm_traps_total" ["vm", "id", "trap", "outcome"]
+        "Locks trapped in a VM's guest code.";
+    VM_AC_INJECTED: COUNTER "splitlock_vm_ac_injected_total" ["vm", "id"]
+        "Alignment-check exceptions that KVM handed to the guest.";
+    VM_DELAY: COUNTER "splitlock_vm_delay_seconds_total" ["vm", "id"]
+        "Time for which the kernel held a VM's vCPUs up for the locks of its guest code.";
+    VM_LAST_TRAP: GAUGE "splitlock_vm_last_trap_timestamp_seconds" ["vm", "id"]
+        "Unix time of the last lock trapped in a VM's guest code.";
+    VM_EXITS: COUNTER "splitlock_vm_exits_total" ["vm", "id", "reason"]
+        "VM exits by the kernel's name of their reason.";
+    VM_USERSPACE_EXITS: COUNTER "splitlock_vm_userspace_exits_total" ["vm", "id", "reason"]
+        "Returns from KVM to the VMM by the kernel's name of their reason (KVM_EXIT_*).";
+    OVERFLOW_TRAPS: COUNTER "splitlock_overflow_traps_total" ["kind"]
+        "Locks of processes or VMs that have no series of their own, as a limit was reached.";
+    CPU_FEATURE: GAUGE "splitlock_host_cpu_feature" ["feature"]
+        "Whether the kernel shows a CPU feature that can notice locks.";
+    MITIGATION_ENABLED: GAUGE "splitlock_host_mitigation_enabled" []
+        "Whether the kernel delays code that makes split locks (kernel.split_lock_mitigate).";
+    KERNEL_LOG_REPORTS: COUNTER "splitlock_kernel_log_reports_total" ["trap"]
+        "Reports of trapped locks in the kernel log since the agent's start. The kernel limits their rate.";
+    KERNEL_LOG_HISTORY: GAUGE "splitlock_kernel_log_history_reports" ["trap"]
+        "Reports of trapped locks that the kernel log held when the agent started.";
+    PROBE_ATTACHED: GAUGE "splitlock_probe_attached" ["probe", "via", "counts"]
+        "Whether a hook is attached, how, and what its count means.";
+    LOST: COUNTER "splitlock_lost_total" ["cause"]
+        "What was lost, by cause. Records are details; no count depends on them.";
+    TRACKED: GAUGE "splitlock_tracked_subjects" ["kind"]
+        "Processes or VMs that have series of their own.";
+    TRACKED_LIMIT: GAUGE "splitlock_tracked_subjects_limit" ["kind"]
+        "How many processes or VMs can have series of their own.";
+    BUILD_INFO: GAUGE "splitlock_build_info" ["version", "revision", "rustversion"]
+        "What this agent was built from, and with which compiler.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::BTreeSet, env, fs, path::Path};
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let names: BTreeSet<_> = ALL.iter().map(|family| family.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for family in ALL {
+            assert!(family.name.starts_with("splitlock_"), "{}", family.name);
+            assert_eq!(
+                family.name.ends_with("_total"),
+                family.kind == MetricType::COUNTER,
+                "{}",
+                family.name
+            );
+            assert!(family.help.ends_with('.'), "{}", family.name);
+        }
+    }
+
+    /// The page in `docs/` is this table. After a change, run this test with
+    /// `SPLITLOCK_UPDATE_DOCS=1`.
+    #[test]
+    fn the_documentation_is_this_table() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+        let text = fs::read_to_string(&path).unwrap();
+        let (begin, end) = ("<!-- families begin -->\n", "<!-- families end -->\n");
+        let start = text.find(begin).unwrap() + begin.len();
+        let stop = text.find(end).unwrap();
+        let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+        for family in ALL {
+            let kind = if family.kind == MetricType::COUNTER {
+                "counter"
+            } else {
+                "gauge"
+            };
+            let labels: Vec<String> = family
+                .labels
+                .iter()
+                .map(|label| format!("`{label}`"))
+                .collect();
+            table += &format!(
+                "| `{}` | {kind} | {} | {} |\n",
+                family.name,
+                labels.join(", "),
+                family.help
+            );
+        }
+        if env::var_os("SPLITLOCK_UPDATE_DOCS").is_some() {
+            fs::write(&path, format!("{}{table}{}", &text[..start], &text[stop..])).unwrap();
+            return;
+        }
+        assert_eq!(
+            &text[start..stop],
+            table,
+            "docs/metrics.md is out of date: SPLITLOCK_UPDATE_DOCS=1 cargo test -p splitlock-agent documentation"
+        );
+    }
+}

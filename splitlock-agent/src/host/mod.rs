@@ -1,0 +1,201 @@
+//! What this machine is: kernel, CPU, tracepoint formats, structure layouts. Knows nothing of BPF
+//! programs.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use splitlock_common::Armed;
+
+pub mod btf;
+pub mod clock;
+pub mod cpu;
+pub mod format;
+pub mod privileges;
+pub mod tracefs;
+
+use btf::{Btf, BtfError};
+use cpu::CpuFeatures;
+use format::Format;
+use tracefs::Tracefs;
+
+/// A tracepoint: its category and name in tracefs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tracepoint {
+    /// Category, which is also the name of the module that may hold it.
+    pub category: &'static str,
+    /// Name.
+    pub name: &'static str,
+}
+
+/// Offsets in bytes inside the kernel's structures, and other facts that the programs need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelLayout {
+    /// `task_struct.group_leader`.
+    pub task_group_leader: u32,
+    /// `task_struct.start_boottime`, before 5.5 `real_start_time`.
+    pub task_start_boottime: u32,
+    /// `task_struct.comm`.
+    pub task_comm: u32,
+    /// `task_struct.stack`.
+    pub task_stack: u32,
+    /// From the base of a task's stack to its saved user registers; `None` where the helper
+    /// `bpf_task_pt_regs` (5.15+) finds them.
+    pub stack_to_pt_regs: Option<u32>,
+    /// `pt_regs.ip`.
+    pub pt_regs_ip: u32,
+    /// `pt_regs.flags`.
+    pub pt_regs_flags: u32,
+    /// `pt_regs.orig_ax`.
+    pub pt_regs_orig_ax: u32,
+    /// `kernel_siginfo.si_code`.
+    pub siginfo_code: u32,
+}
+
+impl KernelLayout {
+    /// Asks the kernel's BTF.
+    pub fn read(btf: &Btf<'_>) -> Result<Self, BtfError> {
+        Ok(Self {
+            task_group_leader: btf.member_offset("task_struct", "group_leader")?,
+            task_start_boottime: btf
+                .member_offset("task_struct", "start_boottime")
+                .or_else(|_| btf.member_offset("task_struct", "real_start_time"))?,
+            task_comm: btf.member_offset("task_struct", "comm")?,
+            task_stack: btf.member_offset("task_struct", "stack")?,
+            stack_to_pt_regs: if btf.has_enumerator("bpf_func_id", "BPF_FUNC_task_pt_regs")? {
+                None
+            } else {
+                // `task_pt_regs`: they are at the top of the stack, whose size is that of
+                // `union thread_union`. Kernels that leave room above (FRED, 6.9) have the helper.
+                Some(
+                    btf.size("thread_union")?
+                        .saturating_sub(btf.size("pt_regs")?),
+                )
+            },
+            pt_regs_ip: btf.member_offset("pt_regs", "ip")?,
+            pt_regs_flags: btf.member_offset("pt_regs", "flags")?,
+            pt_regs_orig_ax: btf.member_offset("pt_regs", "orig_ax")?,
+            siginfo_code: btf.member_offset("kernel_siginfo", "si_code")?,
+        })
+    }
+}
+
+/// The facts that planning rests on. Each that could not be had says why.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// `uname -r`.
+    pub kernel_release: String,
+    /// The CPU's features.
+    pub cpu: CpuFeatures,
+    /// Which exception is armed for user code.
+    pub armed: Armed,
+    /// Whether the boot parameter asked for the ratelimit mode.
+    pub ratelimit: bool,
+    /// `kernel.split_lock_mitigate` (6.2+, also in stable 6.0 and 6.1); `None` on other kernels.
+    pub mitigation: Option<bool>,
+    /// Structure layouts.
+    pub layout: Result<KernelLayout, String>,
+    /// Record formats of the tracepoints asked for.
+    pub formats: BTreeMap<Tracepoint, Result<Format, String>>,
+    /// Arguments of the tracepoints asked for.
+    pub prototypes: BTreeMap<Tracepoint, Result<String, String>>,
+}
+
+impl Host {
+    /// Reads this machine; nothing here fails as a whole.
+    pub fn read(tracefs: &Tracefs, tracepoints: &[Tracepoint]) -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let cpu = CpuFeatures::parse(&read("/proc/cpuinfo"));
+        let ratelimit = cpu::asks_for_ratelimit(&read("/proc/cmdline"));
+        let (layout, prototypes) = read_btf(tracepoints);
+        Self {
+            kernel_release: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            cpu,
+            armed: cpu::armed(cpu, ratelimit),
+            ratelimit,
+            mitigation: match read("/proc/sys/kernel/split_lock_mitigate").trim() {
+                "0" => Some(false),
+                "1" => Some(true),
+                _ => None,
+            },
+            layout,
+            formats: tracepoints
+                .iter()
+                .map(|tracepoint| (*tracepoint, read_format(tracefs, *tracepoint)))
+                .collect(),
+            prototypes,
+        }
+    }
+
+    /// Major and minor number of the kernel.
+    pub fn kernel_version(&self) -> Option<(u32, u32)> {
+        let mut numbers = self
+            .kernel_release
+            .split(|c: char| !c.is_ascii_digit())
+            .map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    }
+}
+
+fn read_format(tracefs: &Tracefs, tracepoint: Tracepoint) -> Result<Format, String> {
+    let Some(root) = tracefs.path() else {
+        return Err("tracefs is not mounted".to_owned());
+    };
+    let path: PathBuf = root
+        .join("events")
+        .join(tracepoint.category)
+        .join(tracepoint.name)
+        .join("format");
+    fs::read_to_string(&path)
+        .map(|text| Format::parse(&text))
+        .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+type Prototypes = BTreeMap<Tracepoint, Result<String, String>>;
+
+const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+fn read_btf(tracepoints: &[Tracepoint]) -> (Result<KernelLayout, String>, Prototypes) {
+    let bytes = match fs::read(VMLINUX_BTF) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let reason = format!(
+                "{VMLINUX_BTF}: {error}; the kernel needs CONFIG_DEBUG_INFO_BTF (default in all \
+                 large distributions)"
+            );
+            return (Err(reason.clone()), refuse_all(tracepoints, &reason));
+        }
+    };
+    let vmlinux = match Btf::parse(&bytes, None) {
+        Ok(btf) => btf,
+        Err(error) => {
+            let reason = format!("{VMLINUX_BTF}: {error}");
+            return (Err(reason.clone()), refuse_all(tracepoints, &reason));
+        }
+    };
+    let prototypes = tracepoints
+        .iter()
+        .map(|tracepoint| (*tracepoint, read_prototype(&vmlinux, *tracepoint)))
+        .collect();
+    let layout = KernelLayout::read(&vmlinux).map_err(|error| format!("{VMLINUX_BTF}: {error}"));
+    (layout, prototypes)
+}
+
+fn refuse_all(tracepoints: &[Tracepoint], reason: &str) -> Prototypes {
+    tracepoints
+        .iter()
+        .map(|tracepoint| (*tracepoint, Err(reason.to_owned())))
+        .collect()
+}
+
+/// The prototype is in vmlinux, or in the BTF of the module that is called like the category.
+fn read_prototype(vmlinux: &Btf<'_>, tracepoint: Tracepoint) -> Result<String, String> {
+    match vmlinux.tracepoint_prototype(tracepoint.name) {
+        Ok(prototype) => return Ok(prototype),
+        Err(BtfError::NoType(_)) => {}
+        Err(error) => return Err(format!("{VMLINUX_BTF}: {error}")),
+    }
+    let path = format!("/sys/kernel/btf/{}", tracepoint.category);
+    let bytes = fs::read(&path).map_err(|error| format!("{path}: {error}"))?;
+    Btf::parse(&bytes, Some(vmlinux))
+        .and_then(|module| module.tracepoint_prototype(tracepoint.name))
+        .map_err(|error| format!("{path}: {error}"))
+}

@@ -1,0 +1,63 @@
+//! What the agent needs from the kernel before it can begin, and how to get it.
+
+use rustix::thread::{CapabilitySet, capabilities};
+
+/// Capabilities that `bpf()` and `perf_event_open()` ask for (5.8+). `CAP_SYS_ADMIN` includes
+/// both.
+const NEEDED: [(CapabilitySet, &str, &str); 2] = [
+    (CapabilitySet::BPF, "CAP_BPF", "loading BPF programs"),
+    (
+        CapabilitySet::PERFMON,
+        "CAP_PERFMON",
+        "attaching them to kernel events",
+    ),
+];
+
+/// Names what is missing with what it is for; `None` where nothing is.
+pub fn missing() -> Option<String> {
+    match capabilities(None) {
+        Ok(sets) => missing_from(sets.effective),
+        Err(error) => Some(format!(
+            "the agent's own capabilities are unreadable: {error}"
+        )),
+    }
+}
+
+fn missing_from(effective: CapabilitySet) -> Option<String> {
+    if effective.contains(CapabilitySet::SYS_ADMIN) {
+        return None;
+    }
+    let names: Vec<String> = NEEDED
+        .iter()
+        .filter(|(capability, ..)| !effective.contains(*capability))
+        .map(|(_, name, purpose)| format!("{name} ({purpose})"))
+        .collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "missing {}; run splitlock-agent as root, or as a service with AmbientCapabilities=\
+             CAP_BPF CAP_PERFMON CAP_DAC_READ_SEARCH CAP_SYS_PTRACE CAP_SYSLOG",
+            names.join(" and ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let text = missing_from(CapabilitySet::empty()).unwrap();
+        assert!(
+            text.contains("CAP_BPF") && text.contains("CAP_PERFMON"),
+            "{text}"
+        );
+        let text = missing_from(CapabilitySet::BPF).unwrap();
+        assert!(!text.starts_with("missing CAP_BPF"), "{text}");
+        assert_eq!(
+            missing_from(CapabilitySet::BPF | CapabilitySet::PERFMON),
+            None
+        );
+        assert_eq!(missing_from(CapabilitySet::SYS_ADMIN), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! The rows of the exit ledger, mapped into the agent's memory.
+
+use std::{io, os::fd::AsFd, ptr::NonNull};
+
+use rustix::{
+    mm::{MapFlags, ProtFlags, mmap, munmap},
+    param::page_size,
+};
+use splitlock_common::{
+    exit_reason::{EXIT_SLOTS, USERSPACE_SLOTS},
+    ledger::{ExitRow, VCPU_UNKNOWN},
+};
+
+/// Counters of a VM: the sum over its vCPU threads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExitTally {
+    /// Instruction set of the exits, 0 while none was seen.
+    pub isa: u32,
+    /// vCPU threads.
+    pub vcpus: u32,
+    /// VM exits by slot.
+    pub exits: Box<[u64; EXIT_SLOTS]>,
+    /// Returns to the VMM by slot.
+    pub userspace: Box<[u64; USERSPACE_SLOTS]>,
+}
+
+impl Default for ExitTally {
+    fn default() -> Self {
+        Self {
+            isa: 0,
+            vcpus: 0,
+            exits: Box::new([0; EXIT_SLOTS]),
+            userspace: Box::new([0; USERSPACE_SLOTS]),
+        }
+    }
+}
+
+/// What a row says of its VM beside the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowHead {
+    /// Boot time of the first exit, nanoseconds.
+    pub first_ns: u64,
+    /// Id of the VMM's cgroup.
+    pub cgroup_id: u64,
+    /// The VMM's comm.
+    pub comm: [u8; 16],
+}
+
+/// The mapped rows. The kernel side writes them at any time, so every access is volatile.
+pub struct ExitRows {
+    rows: NonNull<ExitRow>,
+    count: usize,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone and is not tied to a thread.
+unsafe impl Send for ExitRows {}
+
+impl ExitRows {
+    /// Maps the rows of the array map behind `fd`, which has `count` of them.
+    pub fn map(fd: impl AsFd, count: u32) -> io::Result<Self> {
+        let count = count as usize;
+        let len = (count * size_of::<ExitRow>()).next_multiple_of(page_size());
+        // SAFETY: a new mapping of the kernel's choice of address.
+        let address = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                fd,
+                0,
+            )
+        }?;
+        let rows = NonNull::new(address.cast())
+            .ok_or_else(|| io::Error::other("mmap returned the null address"))?;
+        Ok(Self { rows, count, len })
+    }
+
+    fn row(&self, index: u32) -> Option<*mut ExitRow> {
+        let index = usize::try_from(index)
+            .ok()
+            .filter(|index| *index < self.count)?;
+        // SAFETY: in bounds of the mapping.
+        Some(unsafe { self.rows.add(index) }.as_ptr())
+    }
+
+    /// What a row says beside its counters.
+    pub fn head(&self, index: u32) -> Option<RowHead> {
+        let row = self.row(index)?;
+        // SAFETY: in bounds; a torn value is not possible for aligned words, and the comm is
+        // written once, before the row's owner can be found.
+        unsafe {
+            Some(RowHead {
+                first_ns: (&raw const (*row).first_ns).read_volatile(),
+                cgroup_id: (&raw const (*row).cgroup_id).read_volatile(),
+                comm: (&raw const (*row).comm).read_volatile(),
+            })
+        }
+    }
+
+    /// Adds a row's counters to a VM's.
+    pub fn add_to(&self, index: u32, tally: &mut ExitTally) {
+        let Some(row) = self.row(index) else { return };
+        tally.vcpus += 1;
+        // SAFETY: in bounds; aligned words are never torn.
+        unsafe {
+            let isa = (&raw const (*row).isa).read_volatile();
+            if isa != 0 {
+                tally.isa = isa;
+            }
+            let exits = (&raw const (*row).exits).cast::<u64>();
+            for (slot, sum) in tally.exits.iter_mut().enumerate() {
+                *sum += exits.add(slot).read_volatile();
+            }
+            let userspace = (&raw const (*row).userspace).cast::<u64>();
+            for (slot, sum) in tally.userspace.iter_mut().enumerate() {
+                *sum += userspace.add(slot).read_volatile();
+            }
+        }
+    }
+
+    /// Clears a row whose owner has died, for its next one.
+    pub fn clear(&mut self, index: u32) {
+        let Some(row) = self.row(index) else { return };
+        // SAFETY: in bounds; its owner is dead and the row is not on the queue of free ones yet,
+        // so nobody else writes.
+        unsafe {
+            row.write_volatile(ExitRow {
+                pid_tgid: 0,
+                start_ns: 0,
+                first_ns: 0,
+                cgroup_id: 0,
+                comm: [0; 16],
+                isa: 0,
+                vcpu_id: VCPU_UNKNOWN,
+                exits: [0; EXIT_SLOTS],
+                userspace: [0; USERSPACE_SLOTS],
+            });
+        }
+    }
+}
+
+impl Drop for ExitRows {
+    fn drop(&mut self) {
+        // SAFETY: this value's own mapping, which nothing refers to any more.
+        let _ = unsafe { munmap(self.rows.as_ptr().cast(), self.len) };
+    }
+}

@@ -1,0 +1,112 @@
+//! The ledgers and the host's counters: reading them, and freeing what a dead subject held.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, HashMap, Map, MapData, MapError, Queue},
+};
+use splitlock_common::ledger::{HostCounters, SubjectKey, TrapEntry, VcpuKey};
+
+use super::exit_rows::ExitRows;
+
+/// A shared structure as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Plain<T>(T);
+
+// SAFETY: the structures are `repr(C)` integers without padding; their tests check it.
+unsafe impl Pod for Plain<SubjectKey> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<TrapEntry> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<VcpuKey> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<HostCounters> {}
+
+/// The ledgers of a loaded object.
+pub struct Ledgers {
+    host: Array<MapData, Plain<HostCounters>>,
+    traps: HashMap<MapData, Plain<SubjectKey>, Plain<TrapEntry>>,
+    owners: HashMap<MapData, Plain<VcpuKey>, u32>,
+    free_rows: Queue<MapData, u32>,
+    /// Programs are loaded after the maps are taken over, and refer to this one by its descriptor.
+    _rows_map: Map,
+    /// The exit ledger's rows.
+    pub rows: ExitRows,
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+    ebpf.take_map(name)
+        .with_context(|| format!("the BPF object has no map {name}"))
+}
+
+impl Ledgers {
+    /// Takes the ledgers over and puts all rows of the exit ledger on the queue of free ones.
+    pub fn take(ebpf: &mut Ebpf, exit_rows: u32) -> Result<Self> {
+        let rows_map = take(ebpf, "EXIT_ROWS")?;
+        let Map::Array(data) = &rows_map else {
+            anyhow::bail!("the map EXIT_ROWS is no array");
+        };
+        let rows = ExitRows::map(data.fd(), exit_rows).context("mapping EXIT_ROWS")?;
+        let mut free_rows: Queue<MapData, u32> = take(ebpf, "FREE_ROWS")?.try_into()?;
+        for row in 0..exit_rows {
+            free_rows.push(row, 0).context("filling FREE_ROWS")?;
+        }
+        Ok(Self {
+            host: take(ebpf, "HOST")?.try_into()?,
+            traps: take(ebpf, "TRAPS")?.try_into()?,
+            owners: take(ebpf, "EXIT_OWNERS")?.try_into()?,
+            free_rows,
+            _rows_map: rows_map,
+            rows,
+        })
+    }
+
+    /// The host's counters.
+    pub fn host(&self) -> Result<HostCounters, MapError> {
+        self.host.get(&0, 0).map(|plain| plain.0)
+    }
+
+    /// All entries of the trap ledger. One that is added meanwhile may be missing.
+    pub fn traps(&self) -> impl Iterator<Item = Result<(SubjectKey, TrapEntry), MapError>> + '_ {
+        self.traps
+            .iter()
+            .map(|item| item.map(|(key, entry)| (key.0, entry.0)))
+    }
+
+    /// One subject's entry of the trap ledger.
+    pub fn trap(&self, key: SubjectKey) -> Result<Option<TrapEntry>, MapError> {
+        match self.traps.get(&Plain(key), 0) {
+            Ok(entry) => Ok(Some(entry.0)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All vCPU threads with their rows.
+    pub fn vcpus(&self) -> impl Iterator<Item = Result<(VcpuKey, u32), MapError>> + '_ {
+        self.owners
+            .iter()
+            .map(|item| item.map(|(key, row)| (key.0, row)))
+    }
+
+    /// Whether a thread has been seen to run a vCPU.
+    pub fn is_vcpu(&self, key: VcpuKey) -> bool {
+        self.owners.get(&Plain(key), 0).is_ok()
+    }
+
+    /// Frees a dead subject's entry of the trap ledger.
+    pub fn free_trap(&mut self, key: SubjectKey) -> Result<(), MapError> {
+        match self.traps.remove(&Plain(key)) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Frees a dead vCPU thread's row of the exit ledger.
+    pub fn free_vcpu(&mut self, key: VcpuKey, row: u32) -> Result<(), MapError> {
+        self.owners.remove(&Plain(key))?;
+        self.rows.clear(row);
+        self.free_rows.push(row, 0)
+    }
+}

@@ -1,0 +1,16 @@
+//! splitlock-agent: who locks the bus of this host, how often, and what the kernel did about it.
+//!
+//! A pipeline whose stages are the modules, in the direction of the data:
+//! [`host`] → [`probes`] → [`intake`] → [`subjects`] → [`table`] → [`export`].
+//! [`agent`] is the task that runs it, [`run`] the daemon around that.
+
+pub mod agent;
+pub mod cli;
+pub mod export;
+pub mod host;
+pub mod intake;
+pub mod probes;
+mod readiness;
+pub mod run;
+pub mod subjects;
+pub mod table;

@@ -1,0 +1,103 @@
+//! What the count of an attached hook means on a kernel: the `counts` label.
+
+use splitlock_common::{EventSet, Hook};
+
+/// What a count means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// One for each trap that the hook stands for.
+    EveryTrap,
+    /// At least this many.
+    LowerBound,
+    /// About one for each thread that ever trapped.
+    FirstPerThread,
+    /// It is attached for detail and counts nothing here.
+    Nothing,
+}
+
+impl Counts {
+    /// The label value of `counts`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EveryTrap => "every_trap",
+            Self::LowerBound => "lower_bound",
+            Self::FirstPerThread => "first_per_thread",
+            Self::Nothing => "none",
+        }
+    }
+}
+
+/// Before this the warn mode leaves detection off for the thread that trapped (`TIF_SLD` is never
+/// cleared); from it on, off for the core for two jiffies (b041b525dab9, "x86/split_lock: Make
+/// life miserable for split lockers").
+const PENALTY: (u32, u32) = (5, 19);
+
+/// What `hook` counts on a kernel of this version, given the events it is the authority for.
+///
+/// The mode is not consulted: the claim holds in each. In fatal mode the functions see every trap,
+/// which a lower bound includes.
+pub fn counts(hook: Hook, authority: EventSet, kernel: Option<(u32, u32)>) -> Counts {
+    if authority == EventSet::empty() {
+        return match hook {
+            // Their counts are exits, not traps.
+            Hook::KvmExit | Hook::KvmUserspaceExit => Counts::EveryTrap,
+            _ => Counts::Nothing,
+        };
+    }
+    let limited_by_warn_mode = match kernel {
+        Some(version) if version >= PENALTY => Counts::LowerBound,
+        _ => Counts::FirstPerThread,
+    };
+    match hook {
+        Hook::SignalGenerate
+        | Hook::KvmInjException
+        | Hook::KvmUserspaceExit
+        | Hook::KvmExit
+        | Hook::HandleBusLock => Counts::EveryTrap,
+        Hook::HandleUserSplitLock | Hook::HandleGuestSplitLock => limited_by_warn_mode,
+        // From 5.19 the message comes once per task (`reported_split_lock`); before, ten per five
+        // seconds of traps that come about once per thread.
+        Hook::KernelLog => Counts::FirstPerThread,
+        Hook::SplitLockWarn => Counts::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use splitlock_common::{HookSet, authority::authorities};
+
+    #[test]
+    fn each_hook_with_all_attached() {
+        let all = Hook::ALL
+            .iter()
+            .fold(HookSet::empty(), |set, hook| set.with(*hook));
+        let table = authorities(all);
+        let of = |hook: Hook, kernel| counts(hook, table[hook as usize], kernel);
+        let new = Some((6, 18));
+        assert_eq!(of(Hook::HandleUserSplitLock, new), Counts::LowerBound);
+        assert_eq!(
+            of(Hook::HandleUserSplitLock, Some((5, 18))),
+            Counts::FirstPerThread
+        );
+        assert_eq!(of(Hook::HandleGuestSplitLock, None), Counts::FirstPerThread);
+        assert_eq!(of(Hook::HandleBusLock, new), Counts::EveryTrap);
+        assert_eq!(of(Hook::KvmExit, new), Counts::EveryTrap);
+        assert_eq!(of(Hook::KvmUserspaceExit, new), Counts::EveryTrap);
+        assert_eq!(of(Hook::SignalGenerate, new), Counts::Nothing);
+        assert_eq!(of(Hook::KernelLog, new), Counts::Nothing);
+        assert_eq!(of(Hook::SplitLockWarn, new), Counts::Nothing);
+    }
+
+    #[test]
+    fn the_log_tells_of_first_traps() {
+        let log = HookSet::empty().with(Hook::KernelLog);
+        let table = authorities(log);
+        let found = counts(
+            Hook::KernelLog,
+            table[Hook::KernelLog as usize],
+            Some((6, 1)),
+        );
+        assert_eq!(found, Counts::FirstPerThread);
+    }
+}

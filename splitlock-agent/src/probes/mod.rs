@@ -1,0 +1,25 @@
+//! The hooks: a catalogue of ways to attach them, a pure plan for a host, and the attaching.
+
+use splitlock_common::Hook;
+
+pub mod attach;
+pub mod catalogue;
+pub mod meaning;
+pub mod plan;
+
+use catalogue::Via;
+use meaning::Counts;
+use plan::Refusal;
+
+/// How one hook ended up.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// The hook.
+    pub hook: Hook,
+    /// How it is attached; `None` where no rung held.
+    pub via: Option<Via>,
+    /// What its count means.
+    pub counts: Counts,
+    /// The ways that were refused, best first: by the plan or by the kernel.
+    pub refusals: Vec<Refusal>,
+}

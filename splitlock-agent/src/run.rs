@@ -1,0 +1,213 @@
+//! The daemon: from the command line to the end of the last connection.
+
+use std::{io::IsTerminal as _, pin::pin};
+
+use anyhow::{Context as _, Result, bail};
+use aya::Ebpf;
+use splitlock_common::{Event, Hook, HookSet, authority::authority};
+use tokio::{
+    select,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use tracing::{info, level_filters::LevelFilter, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    agent::{self, Facts, Sources},
+    cli::{LogFormat, LogLevel, RunOptions},
+    export::server::Server,
+    host::{Host, privileges, tracefs, tracefs::Tracefs},
+    intake::{kernel_log::KernelLog, ledgers::Ledgers, records::Records},
+    probes::{
+        Probe,
+        attach::{self, Sizes},
+        catalogue, plan,
+    },
+    readiness::readable,
+    table::{
+        Limits, Table,
+        snapshot::{HostFacts, ProbeRow},
+    },
+};
+
+/// Entries of the trap ledger beyond those with series: subjects past the limits, and the dead
+/// until they are freed.
+const SPARE_ENTRIES: u32 = 8192;
+
+/// Bytes of the ring buffer: about 2,700 records.
+const RECORD_BYTES: u32 = 256 * 1024;
+
+/// Runs the agent until SIGINT or SIGTERM.
+///
+/// # Errors
+/// What is missing on this machine, with what to do about it.
+pub fn run(options: &RunOptions) -> Result<()> {
+    start_logging(options);
+    if let Some(missing) = privileges::missing() {
+        bail!("{missing}");
+    }
+    // Before the runtime starts its threads, which inherit the mount namespace.
+    let tracefs = tracefs::provide();
+    match &tracefs {
+        Tracefs::Found(_) => {}
+        Tracefs::Private(path) => info!(
+            path = %path.display(),
+            "tracefs is not mounted here; mounted it in a mount namespace of the agent's own"
+        ),
+        Tracefs::Missing(reason) => warn!(reason, "going on without tracefs"),
+    }
+    let host = Host::read(&tracefs, &catalogue::TRACEPOINTS);
+    if let Err(reason) = &host.layout {
+        bail!("the layout of the kernel's structures is not known: {reason}");
+    }
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(serve(options, &host))
+}
+
+async fn serve(options: &RunOptions, host: &Host) -> Result<()> {
+    // Before the hooks: a signal during the attaching must also end the agent.
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+
+    let (requests, questions) = mpsc::channel(16);
+    // Before the hooks as well: a second agent fails here and counts nothing.
+    let server = Server::bind(options.listen_address, &options.telemetry_path, requests)
+        .await
+        .with_context(|| format!("listening on {}", options.listen_address))?;
+
+    let opened = KernelLog::open();
+    let log_state = match &opened {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("/dev/kmsg: {error}")),
+    };
+    let plan = plan::plan(host);
+    let sizes = sizes(options);
+    let mut ebpf = attach::load(&plan, sizes, options.log_level == LogLevel::Debug)?;
+    forward_debug_lines(&mut ebpf, options.log_level);
+    let ledgers = Ledgers::take(&mut ebpf, sizes.exit_rows)?;
+    let records = Records::take(&mut ebpf)?;
+    let probes = attach::attach(&mut ebpf, plan, &log_state, host.kernel_version())?;
+
+    let sources = Sources {
+        ledgers,
+        records,
+        kernel_log: opened.ok(),
+    };
+    let table = Table::new(Limits {
+        processes: options.limit_processes as usize,
+        vms: options.limit_vms as usize,
+        retention: options.retention,
+    });
+    let address = server.address().context("the listener's address")?;
+    info!("serving on http://{address}{}", options.telemetry_path);
+
+    let agent = pin!(agent::run(sources, table, facts(host, &probes), questions));
+    let server = pin!(server.serve());
+    select! {
+        () = agent => {}
+        never = server => match never {},
+        _ = interrupt.recv() => info!("SIGINT: ending"),
+        _ = terminate.recv() => info!("SIGTERM: ending"),
+    }
+    // The programs and maps end with `ebpf` and with what the agent took of it.
+    Ok(())
+}
+
+fn sizes(options: &RunOptions) -> Sizes {
+    Sizes {
+        trap_entries: options.limit_processes + options.limit_vms + SPARE_ENTRIES,
+        exit_rows: options.limit_vcpus,
+        record_bytes: RECORD_BYTES,
+        records_per_second: options.limit_records,
+    }
+}
+
+fn facts(host: &Host, probes: &[Probe]) -> Facts {
+    let attached = probes
+        .iter()
+        .filter(|probe| probe.via.is_some())
+        .fold(HookSet::empty(), |set, probe| set.with(probe.hook));
+    Facts {
+        host: HostFacts {
+            kernel: host.kernel_release.clone(),
+            cpu_features: [
+                ("split_lock_detect", host.cpu.split_lock_detect),
+                ("bus_lock_detect", host.cpu.bus_lock_detect),
+            ]
+            .into(),
+            mitigation: host.mitigation,
+        },
+        probes: probes.iter().map(probe_row).collect(),
+        counted_by_log: Event::ALL
+            .into_iter()
+            .filter(|event| authority(*event, attached) == Some(Hook::KernelLog))
+            .collect(),
+    }
+}
+
+fn probe_row(probe: &Probe) -> ProbeRow {
+    ProbeRow {
+        probe: probe.hook.name(),
+        via: probe.via.map(catalogue::Via::name),
+        counts: probe.counts.name(),
+        refused: probe
+            .refusals
+            .iter()
+            .map(|refusal| format!("{}: {}", refusal.via.name(), refusal.reason))
+            .collect(),
+    }
+}
+
+/// Prints the debug lines of the BPF programs, which are off otherwise.
+fn forward_debug_lines(ebpf: &mut Ebpf, level: LogLevel) {
+    if level != LogLevel::Debug {
+        return;
+    }
+    let logger = match aya_log::EbpfLogger::init(ebpf) {
+        Ok(logger) => readable(logger),
+        Err(error) => {
+            warn!(%error, "no debug lines from the BPF programs");
+            return;
+        }
+    };
+    match logger {
+        Ok(mut logger) => {
+            tokio::spawn(async move {
+                while let Ok(mut ready) = logger.readable_mut().await {
+                    ready.get_inner_mut().flush();
+                    ready.clear_ready();
+                }
+            });
+        }
+        Err(error) => warn!(%error, "no debug lines from the BPF programs"),
+    }
+}
+
+fn start_logging(options: &RunOptions) {
+    let level = match options.log_level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    // The lines of the agent and, by aya-log, of its BPF programs; libraries have details of their
+    // own at the debug level.
+    let filter = EnvFilter::new(format!(
+        "splitlock_agent={level},splitlock_ebpf={level},{}",
+        level.min(LevelFilter::INFO)
+    ));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // A second start in one process, as a test may do, keeps the first's form.
+    let _ = match options.log_format {
+        LogFormat::Text => lines.with_target(false).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+}

@@ -1,0 +1,56 @@
+//! Learning of a subject's end, by a pidfd.
+
+use std::{io, os::fd::OwnedFd};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+use tokio::{io::unix::AsyncFd, sync::mpsc::UnboundedSender};
+use tracing::warn;
+
+use super::{SubjectId, process::start_ticks};
+use crate::readiness::readable;
+
+/// Sends `subject` to `deaths` once it has ended: at once if it is gone already.
+///
+/// A pidfd becomes readable when the last thread of the group has ended, so nothing is counted
+/// for the subject after that.
+pub fn watch(subject: SubjectId, deaths: &UnboundedSender<SubjectId>) {
+    let deaths = deaths.clone();
+    match open(subject) {
+        Ok(Some(pidfd)) => {
+            tokio::spawn(async move {
+                if let Err(error) = pidfd.readable().await {
+                    warn!(pid = subject.pid, %error, "waiting for its end failed; taken as ended");
+                }
+                let _ = deaths.send(subject);
+            });
+        }
+        Ok(None) => {
+            let _ = deaths.send(subject);
+        }
+        // Without a descriptor its series stay until the agent ends: counted too long rather
+        // than wrongly.
+        Err(error) => warn!(pid = subject.pid, %error, "its end cannot be watched"),
+    }
+}
+
+/// `None` if the subject is gone, or its pid is another's by now.
+fn open(subject: SubjectId) -> io::Result<Option<AsyncFd<OwnedFd>>> {
+    let Some(pid) = i32::try_from(subject.pid).ok().and_then(Pid::from_raw) else {
+        return Ok(None);
+    };
+    let pidfd = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match start_ticks(subject.pid) {
+        Ok(ticks) if ticks == subject.start_ticks => readable(pidfd).map(Some),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,296 @@
+//! Bounded tallies per subject. It is told what the ledgers and the kernel log hold, and shows it
+//! as a snapshot's rows. Knows nothing of BPF or HTTP.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    time::{Duration, Instant},
+};
+
+use splitlock_common::{
+    Event, Loss,
+    ledger::{HostCounters, SubjectKey, TrapEntry},
+};
+
+pub mod place;
+pub mod snapshot;
+pub mod stories;
+pub mod subject;
+
+use place::{Place, Places};
+use snapshot::{Carried, Fullness, ProcessRow, TrapCount, VmRow};
+use subject::Subject;
+
+use crate::{
+    intake::exit_rows::{ExitTally, RowHead},
+    subjects::SubjectId,
+};
+
+/// How much is kept, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Processes with series of their own.
+    pub processes: usize,
+    /// VMs with series of their own.
+    pub vms: usize,
+    /// How long the series of an ended subject stay.
+    pub retention: Duration,
+}
+
+/// Indices into the pairs of processes and VMs.
+const PROCESS: usize = 0;
+const VM: usize = 1;
+
+/// The label values of `kind`.
+const KINDS: [&str; 2] = ["process", "vm"];
+
+/// All tallies.
+#[derive(Debug)]
+pub struct Table {
+    retention: Duration,
+    subjects: HashMap<SubjectId, Subject>,
+    places: [Places; 2],
+    host: HostCounters,
+    /// Events that the kernel log told and counted.
+    logged: [u64; Event::COUNT],
+    /// Losses that the agent itself saw.
+    lost: [u64; Loss::COUNT],
+    /// Locks of overflow subjects that have ended.
+    overflow_ended: [u64; 2],
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            retention: limits.retention,
+            subjects: HashMap::new(),
+            places: [Places::new(limits.processes), Places::new(limits.vms)],
+            host: HostCounters::default(),
+            logged: [0; Event::COUNT],
+            lost: [0; Loss::COUNT],
+            overflow_ended: [0; 2],
+        }
+    }
+
+    /// Takes over a reading of the host's counters.
+    pub fn read_host(&mut self, counters: HostCounters) {
+        self.host = counters;
+    }
+
+    /// Takes over a reading of a trap ledger entry. True if the subject is new.
+    pub fn read_trap(&mut self, key: SubjectKey, entry: &TrapEntry) -> bool {
+        self.read(
+            key,
+            || Subject::from_trap(key, entry),
+            |subject| subject.read_trap(entry),
+        )
+    }
+
+    /// Takes over a reading of a VM's exit ledger rows. True if the subject is new.
+    pub fn read_exits(&mut self, key: SubjectKey, head: &RowHead, tally: ExitTally) -> bool {
+        self.read(
+            key,
+            || Subject::from_row(key, head),
+            |subject| subject.read_exits(tally),
+        )
+    }
+
+    fn read(
+        &mut self,
+        key: SubjectKey,
+        make: impl FnOnce() -> Subject,
+        read: impl FnOnce(&mut Subject),
+    ) -> bool {
+        let (subject, mut is_new) = match self.subjects.entry(key.into()) {
+            Entry::Occupied(occupied) => (occupied.into_mut(), false),
+            Entry::Vacant(vacant) => (vacant.insert(make()), true),
+        };
+        if subject.key.is_none() {
+            // The kernel log told of it first.
+            subject.key = Some(key);
+            is_new = subject.ended.is_none();
+        }
+        read(subject);
+        Self::place(&mut self.places, subject);
+        is_new
+    }
+
+    /// Counts an event that the kernel log told. True if the subject is new.
+    pub fn count_logged(&mut self, id: SubjectId, comm: &[u8], event: Event, boot_ns: u64) -> bool {
+        self.logged[event.index()] += 1;
+        let (subject, is_new) = match self.subjects.entry(id) {
+            Entry::Occupied(occupied) => (occupied.into_mut(), false),
+            Entry::Vacant(vacant) => (vacant.insert(Subject::from_log(id, comm)), true),
+        };
+        subject.add_logged(event, boot_ns);
+        Self::place(&mut self.places, subject);
+        is_new
+    }
+
+    /// Counts losses that the agent itself saw.
+    pub fn add_lost(&mut self, loss: Loss, count: u64) {
+        self.lost[loss as usize] += count;
+    }
+
+    fn place(places: &mut [Places; 2], subject: &mut Subject) {
+        if subject.is_process() {
+            places[PROCESS].give(&mut subject.process);
+        }
+        if subject.is_vm() {
+            places[VM].give(&mut subject.vm);
+        }
+    }
+
+    /// A subject's identity in the ledgers, if it is known and still alive.
+    pub fn living_key(&self, id: SubjectId) -> Option<SubjectKey> {
+        let subject = self.subjects.get(&id)?;
+        subject.key.filter(|_| subject.ended.is_none())
+    }
+
+    /// Whether a living subject is a VM.
+    pub fn is_vm(&self, id: SubjectId) -> bool {
+        self.subjects.get(&id).is_some_and(Subject::is_vm)
+    }
+
+    /// Whether a subject is known.
+    pub fn knows(&self, id: SubjectId) -> bool {
+        self.subjects.contains_key(&id)
+    }
+
+    /// A subject has ended and its last reading was taken. One without series is let go at once.
+    pub fn end(&mut self, id: SubjectId, now: Instant) {
+        let Some(subject) = self.subjects.get_mut(&id) else {
+            return;
+        };
+        subject.ended.get_or_insert(now);
+        if !subject.has_series()
+            && let Some(subject) = self.subjects.remove(&id)
+        {
+            self.let_go(&subject);
+        }
+    }
+
+    /// Lets go of subjects that ended the retention time ago.
+    pub fn expire(&mut self, now: Instant) {
+        let retention = self.retention;
+        let over: Vec<Subject> = self
+            .subjects
+            .extract_if(|_, subject| {
+                subject
+                    .ended
+                    .is_some_and(|ended| now.duration_since(ended) >= retention)
+            })
+            .map(|(_, subject)| subject)
+            .collect();
+        if over.is_empty() {
+            return;
+        }
+        let mut carried: HashMap<(u32, &str), Carried> = HashMap::new();
+        for subject in &over {
+            self.let_go(subject);
+            if subject.process == Place::Held {
+                carried
+                    .entry((subject.id.pid, &subject.comm))
+                    .or_default()
+                    .add(&subject.carry());
+            }
+        }
+        for subject in self.subjects.values_mut() {
+            if subject.process == Place::Held
+                && let Some(carried) = carried.remove(&(subject.id.pid, subject.comm.as_str()))
+            {
+                subject.carried.add(&carried);
+            }
+        }
+    }
+
+    fn let_go(&mut self, subject: &Subject) {
+        for (kind, place) in [(PROCESS, subject.process), (VM, subject.vm)] {
+            self.places[kind].take_back(place);
+            if place == Place::Overflow {
+                self.overflow_ended[kind] += subject.locks(kind == VM);
+            }
+        }
+    }
+
+    /// Totals of the host, all kinds of locks.
+    pub fn host_traps(&self) -> Vec<TrapCount> {
+        Event::ALL
+            .iter()
+            .filter_map(|event| {
+                let count = self.host.events[event.index()] + self.logged[event.index()];
+                Some(TrapCount::new(event.lock()?, count))
+            })
+            .collect()
+    }
+
+    /// The processes with series.
+    pub fn processes(&self) -> Vec<ProcessRow> {
+        let mut rows: Vec<ProcessRow> = self
+            .subjects
+            .values()
+            .filter(|subject| subject.process == Place::Held)
+            .map(Subject::process_row)
+            .collect();
+        rows.sort_by_key(|row| row.subject);
+        rows
+    }
+
+    /// The VMs with series.
+    pub fn vms(&self) -> Vec<VmRow> {
+        let mut rows: Vec<VmRow> = self
+            .subjects
+            .values()
+            .filter(|subject| subject.vm == Place::Held)
+            .map(Subject::vm_row)
+            .collect();
+        rows.sort_by_key(|row| row.subject);
+        rows
+    }
+
+    /// Locks of subjects without series, by kind of subject: past a limit here, or without a
+    /// place in the kernel's ledger.
+    pub fn overflow(&self) -> BTreeMap<&'static str, u64> {
+        let mut sums = self.overflow_ended;
+        for subject in self.subjects.values() {
+            for (kind, place) in [(PROCESS, subject.process), (VM, subject.vm)] {
+                if place == Place::Overflow {
+                    sums[kind] += subject.locks(kind == VM);
+                }
+            }
+        }
+        for event in Event::ALL.iter().filter(|event| event.is_lock()) {
+            sums[usize::from(event.is_guest())] += self.host.unattributed[event.index()];
+        }
+        KINDS.into_iter().zip(sums).collect()
+    }
+
+    /// Losses by cause.
+    pub fn lost(&self) -> BTreeMap<&'static str, u64> {
+        Loss::ALL
+            .iter()
+            .map(|loss| {
+                let index = *loss as usize;
+                (loss.name(), self.host.lost[index] + self.lost[index])
+            })
+            .collect()
+    }
+
+    /// How many subjects are tracked, by kind.
+    pub fn tracked(&self) -> BTreeMap<&'static str, Fullness> {
+        KINDS
+            .into_iter()
+            .zip(self.places)
+            .map(|(kind, places)| {
+                let fullness = Fullness {
+                    used: places.used() as u64,
+                    limit: places.limit() as u64,
+                };
+                (kind, fullness)
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! A subject's place in a bounded set.
+
+/// Whether a subject has series of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// It has not done anything to be in the set for.
+    #[default]
+    None,
+    /// It is one of the set.
+    Held,
+    /// The set was full when it came: its locks are in the overflow family, from its first to its
+    /// last, also after a place becomes free. So no lock is ever in two series.
+    Overflow,
+}
+
+/// A bounded set: how many places are held.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    used: usize,
+    limit: usize,
+}
+
+impl Places {
+    /// An empty set.
+    pub const fn new(limit: usize) -> Self {
+        Self { used: 0, limit }
+    }
+
+    /// Gives a place to one that has none yet.
+    pub fn give(&mut self, place: &mut Place) {
+        if *place == Place::None {
+            *place = if self.used < self.limit {
+                self.used += 1;
+                Place::Held
+            } else {
+                Place::Overflow
+            };
+        }
+    }
+
+    /// Takes back what a subject held.
+    pub fn take_back(&mut self, place: Place) {
+        if place == Place::Held {
+            self.used -= 1;
+        }
+    }
+
+    /// Places held.
+    pub const fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Places there are.
+    pub const fn limit(&self) -> usize {
+        self.limit
+    }
+}

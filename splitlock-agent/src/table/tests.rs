@@ -1,0 +1,220 @@
+//! The table's promises: every count once, no counter back, bounds held.
+
+use splitlock_common::ledger::EVENT_SLOTS;
+
+use super::*;
+
+const RETENTION: Duration = Duration::from_secs(900);
+
+fn table(processes: usize, vms: usize) -> Table {
+    Table::new(Limits {
+        processes,
+        vms,
+        retention: RETENTION,
+    })
+}
+
+fn key(tgid: u32) -> SubjectKey {
+    SubjectKey {
+        tgid,
+        reserved: 0,
+        start_ns: 10_000_000 * u64::from(tgid),
+    }
+}
+
+fn entry(comm: &str, events: &[(Event, u64)]) -> TrapEntry {
+    let mut counts = [0; EVENT_SLOTS];
+    for (event, count) in events {
+        counts[event.index()] = *count;
+    }
+    let mut name = [0; 16];
+    name[..comm.len()].copy_from_slice(comm.as_bytes());
+    TrapEntry {
+        counts,
+        delay_ns: [0; 2],
+        first_ns: 1,
+        last_ns: [1; 2],
+        cgroup_id: 0,
+        comm: name,
+        record_window_ns: 0,
+        record_window_count: 0,
+    }
+}
+
+fn head() -> RowHead {
+    RowHead {
+        first_ns: 1,
+        cgroup_id: 0,
+        comm: *b"vmm\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    }
+}
+
+const FATAL: Event = Event::UserSplitLockSigbus;
+
+#[test]
+fn a_process_shows_its_own_events_and_a_vm_its_guests() {
+    let mut table = table(10, 10);
+    let events = [
+        (FATAL, 3),
+        (Event::AlignmentCheck, 4),
+        (Event::AcInjected, 5),
+    ];
+    assert!(table.read_trap(key(1), &entry("both", &events)));
+    assert!(!table.read_trap(key(1), &entry("both", &events)));
+    let processes = table.processes();
+    assert_eq!(processes.len(), 1);
+    assert_eq!(
+        processes[0].traps,
+        [TrapCount::new(FATAL.lock().unwrap(), 3)]
+    );
+    assert_eq!(processes[0].alignment_checks, 4);
+    let vms = table.vms();
+    assert_eq!(vms.len(), 1);
+    assert_eq!(vms[0].ac_injected, 5);
+    assert_eq!(vms[0].traps, []);
+    assert_eq!(vms[0].id, "1-1");
+}
+
+#[test]
+fn a_vm_that_only_exits_is_no_process() {
+    let mut table = table(10, 10);
+    let mut tally = ExitTally {
+        isa: 2,
+        ..ExitTally::default()
+    };
+    tally.exits[0x72] = 7;
+    tally.userspace[2] = 8;
+    tally.userspace[8] = 9;
+    assert!(table.read_exits(key(1), &head(), tally));
+    assert!(table.processes().is_empty());
+    let vms = table.vms();
+    assert_eq!(vms[0].vm, "vmm");
+    assert_eq!(vms[0].exits, BTreeMap::from([("cpuid", 7)]));
+    assert_eq!(
+        vms[0].userspace_exits,
+        BTreeMap::from([("io", 8), ("shutdown", 9)])
+    );
+}
+
+#[test]
+fn past_the_limit_locks_go_to_the_overflow_from_the_first_to_the_last() {
+    let mut table = table(2, 10);
+    let now = Instant::now();
+    for tgid in 1..=5 {
+        table.read_trap(key(tgid), &entry("p", &[(FATAL, 10)]));
+    }
+    assert_eq!(table.processes().len(), 2);
+    assert_eq!(table.overflow()["process"], 30);
+    assert_eq!(table.tracked()["process"], Fullness { used: 2, limit: 2 });
+
+    // One with a place ends and is forgotten: those in the overflow stay there.
+    table.end(key(1).into(), now);
+    table.expire(now + RETENTION);
+    table.read_trap(key(5), &entry("p", &[(FATAL, 11)]));
+    assert_eq!(table.processes().len(), 1);
+    assert_eq!(table.overflow()["process"], 31);
+
+    // One in the overflow ends: its locks stay counted.
+    table.end(key(5).into(), now);
+    assert!(!table.knows(key(5).into()));
+    assert_eq!(table.overflow()["process"], 31);
+
+    // The free place is a newcomer's.
+    table.read_trap(key(6), &entry("p", &[(FATAL, 1)]));
+    assert_eq!(table.processes().len(), 2);
+    assert_eq!(table.overflow()["process"], 31);
+}
+
+#[test]
+fn what_the_kernel_could_not_place_is_overflow_too() {
+    let mut table = table(2, 2);
+    let mut counters = HostCounters::default();
+    counters.events[FATAL.index()] = 9;
+    counters.unattributed[FATAL.index()] = 4;
+    counters.unattributed[Event::GuestBusLockReported.index()] = 5;
+    counters.unattributed[Event::AlignmentCheck.index()] = 6;
+    counters.lost[Loss::TrapLedgerFull as usize] = 15;
+    table.read_host(counters);
+    table.add_lost(Loss::KernelLogOverrun, 2);
+    assert_eq!(
+        table.overflow(),
+        BTreeMap::from([("process", 4), ("vm", 5)])
+    );
+    assert_eq!(table.lost()["trap_ledger_full"], 15);
+    assert_eq!(table.lost()["kernel_log_overrun"], 2);
+    let total: u64 = table.host_traps().iter().map(|trap| trap.count).sum();
+    assert_eq!(total, 9);
+}
+
+#[test]
+fn an_ended_subject_stays_for_the_retention_time_and_then_goes_whole() {
+    let mut table = table(2, 2);
+    let now = Instant::now();
+    table.read_trap(key(1), &entry("p", &[(FATAL, 1), (Event::AcInjected, 1)]));
+    assert_eq!(table.living_key(key(1).into()), Some(key(1)));
+    table.end(key(1).into(), now);
+    assert_eq!(table.living_key(key(1).into()), None);
+    table.expire(now + RETENTION - Duration::from_secs(1));
+    assert!(!table.processes()[0].alive);
+    assert!(!table.vms()[0].alive);
+    table.expire(now + RETENTION);
+    assert!(table.processes().is_empty() && table.vms().is_empty());
+    assert_eq!(table.tracked()["process"].used, 0);
+    assert_eq!(table.tracked()["vm"].used, 0);
+}
+
+#[test]
+fn a_reused_pid_with_the_same_comm_goes_on_from_the_old_value() {
+    let mut table = table(3, 3);
+    let now = Instant::now();
+    let later = SubjectKey {
+        start_ns: 99_000_000_000,
+        ..key(1)
+    };
+    let sum = |table: &Table| -> u64 {
+        table
+            .processes()
+            .iter()
+            .map(|row| {
+                row.traps.iter().map(|trap| trap.count).sum::<u64>()
+                    + row.carried.events[FATAL.index()]
+            })
+            .sum()
+    };
+    table.read_trap(key(1), &entry("p", &[(FATAL, 5)]));
+    table.end(key(1).into(), now);
+    table.read_trap(later, &entry("p", &[(FATAL, 2)]));
+    assert_eq!(table.processes().len(), 2);
+    assert_eq!(sum(&table), 7);
+    table.expire(now + RETENTION);
+    assert_eq!(table.processes().len(), 1);
+    assert_eq!(sum(&table), 7);
+    table.end(later.into(), now + RETENTION);
+    table.expire(now + 2 * RETENTION);
+    assert!(table.processes().is_empty());
+}
+
+#[test]
+fn the_kernel_log_and_the_ledger_tell_of_one_subject() {
+    let mut table = table(3, 3);
+    let warned = Event::UserSplitLockWarned;
+    assert!(table.count_logged(key(1).into(), b"p", warned, 7));
+    assert!(!table.count_logged(key(1).into(), b"p", warned, 8));
+    // The ledger's key is news: its death must be followed by freeing the entry.
+    assert!(table.read_trap(key(1), &entry("p", &[(Event::AlignmentCheck, 4)])));
+    let processes = table.processes();
+    assert_eq!(processes.len(), 1);
+    assert_eq!(
+        processes[0].traps,
+        [TrapCount::new(warned.lock().unwrap(), 2)]
+    );
+    assert_eq!(processes[0].alignment_checks, 4);
+    assert_eq!(table.host_traps()[warned.index()].count, 2);
+}
+
+#[test]
+fn host_traps_are_all_kinds_also_those_that_never_happened() {
+    let traps = table(1, 1).host_traps();
+    assert_eq!(traps.len(), 8);
+    assert!(traps.iter().all(|trap| trap.count == 0));
+}

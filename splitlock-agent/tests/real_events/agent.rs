@@ -1,0 +1,247 @@
+//! The agent under test: the real binary, as a process of its own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// For anything that the agent is to do.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Path of the agent's binary: cargo's, or on another machine than the build's, `SPLITLOCK_AGENT`.
+pub fn binary() -> PathBuf {
+    env::var_os("SPLITLOCK_AGENT").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_splitlock-agent")),
+        PathBuf::from,
+    )
+}
+
+/// A running agent. It is killed when this value is dropped.
+pub struct Agent {
+    process: Child,
+    address: SocketAddr,
+    log: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Agent {
+    /// Starts an agent with `args` on a free port and waits until it serves.
+    #[track_caller]
+    pub fn start(args: &[&str]) -> Self {
+        let mut process = Command::new(binary())
+            .args(["run", "--web.listen-address", "127.0.0.1:0"])
+            .args(["--log.format", "json"])
+            .args(args)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the agent's binary starts");
+        let stderr = process.stderr.take().expect("stderr is a pipe");
+        let log = Arc::new(Mutex::new(vec![]));
+        let (sender, addresses) = channel();
+        let lines = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let Ok(value) = serde_json::from_str::<Value>(&line) else {
+                    eprintln!("{line}");
+                    continue;
+                };
+                if let Some(address) = served_address(&value) {
+                    let _ = sender.send(address);
+                }
+                lines.lock().expect("no reader panics").push(value);
+            }
+        });
+        let address = wait_for_address(&addresses, &mut process);
+        Self {
+            process,
+            address,
+            log,
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> Vec<Value> {
+        self.log.lock().expect("no writer panics").clone()
+    }
+
+    /// The body of a path, which has to answer with 200.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> String {
+        let url = format!("http://{}{path}", self.address);
+        ureq::get(&url)
+            .call()
+            .unwrap_or_else(|error| panic!("{url}: {error}"))
+            .into_body()
+            .read_to_string()
+            .unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+
+    /// Its metrics.
+    #[track_caller]
+    pub fn metrics(&self) -> Metrics {
+        Metrics::parse(&self.get("/metrics"))
+    }
+
+    /// Its snapshot.
+    #[track_caller]
+    pub fn snapshot(&self) -> Value {
+        serde_json::from_str(&self.get("/api/v1/snapshot")).expect("the snapshot is JSON")
+    }
+
+    /// Waits until its metrics fulfil a condition.
+    #[track_caller]
+    pub fn wait_for(&self, what: &str, condition: impl Fn(&Metrics) -> bool) -> Metrics {
+        let start = Instant::now();
+        loop {
+            let metrics = self.metrics();
+            if condition(&metrics) {
+                return metrics;
+            }
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{what} did not come: {metrics:#?}"
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ids of the BPF programs that it holds.
+    pub fn programs(&self) -> BTreeSet<u32> {
+        let folder = format!("/proc/{}/fdinfo", self.pid());
+        fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("{folder}: {error}"))
+            .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
+            .filter_map(|text| {
+                let line = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("prog_id:"))?;
+                line.trim().parse().ok()
+            })
+            .collect()
+    }
+
+    /// Sends a signal and waits for the end; gives the time that it took.
+    #[track_caller]
+    pub fn end(mut self, signal: i32) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        // SAFETY: the process is this value's child and was not waited for, so its pid is its own.
+        let status = unsafe { libc::kill(self.process.id().cast_signed(), signal) };
+        assert_eq!(status, 0, "kill");
+        let status = self.wait(start);
+        (status, start.elapsed())
+    }
+
+    #[track_caller]
+    fn wait(&mut self, start: Instant) -> ExitStatus {
+        loop {
+            if let Some(status) = self.process.try_wait().expect("the agent is our child") {
+                return status;
+            }
+            assert!(start.elapsed() < DEADLINE, "the agent did not end");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn served_address(line: &Value) -> Option<SocketAddr> {
+    let message = line.get("message")?.as_str()?;
+    let rest = message.strip_prefix("serving on http://")?;
+    rest.split('/').next()?.parse().ok()
+}
+
+#[track_caller]
+fn wait_for_address(addresses: &Receiver<SocketAddr>, process: &mut Child) -> SocketAddr {
+    match addresses.recv_timeout(DEADLINE) {
+        Ok(address) => address,
+        Err(error) => {
+            let _ = process.kill();
+            let status = process.wait();
+            panic!("the agent did not serve ({error}); its end: {status:?}");
+        }
+    }
+}
+
+/// A read exposition: series to value.
+#[derive(Debug)]
+pub struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    fn parse(text: &str) -> Self {
+        let series = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| {
+                let (series, value) = line.rsplit_once(' ').expect("series and value");
+                (series.to_owned(), value.parse().expect("a number"))
+            });
+        let mut all = BTreeMap::new();
+        for (name, value) in series {
+            let earlier = all.insert(name.clone(), value);
+            assert_eq!(earlier, None, "{name} comes twice");
+        }
+        Self(all)
+    }
+
+    /// The value of a series as the exposition writes it; `None` where it is absent.
+    pub fn get(&self, series: &str) -> Option<f64> {
+        self.0.get(series).copied()
+    }
+
+    /// The value of a counter; 0 where it is absent.
+    pub fn count(&self, series: &str) -> u64 {
+        self.get(series).map_or(0, |value| {
+            assert!(value.fract() == 0.0 && value >= 0.0, "{series} {value}");
+            value as u64
+        })
+    }
+
+    /// All series of a family.
+    pub fn family(&self, name: &str) -> BTreeMap<&str, f64> {
+        self.0
+            .iter()
+            .filter(|(series, _)| series.split('{').next() == Some(name))
+            .map(|(series, value)| (series.as_str(), *value))
+            .collect()
+    }
+
+    /// All series that have a label with this value.
+    pub fn with_label(&self, label: &str, value: &str) -> BTreeMap<&str, f64> {
+        let first = format!("{{{label}=\"{value}\"");
+        let later = format!(",{label}=\"{value}\"");
+        self.0
+            .iter()
+            .filter(|(series, _)| series.contains(&first) || series.contains(&later))
+            .map(|(series, value)| (series.as_str(), *value))
+            .collect()
+    }
+}

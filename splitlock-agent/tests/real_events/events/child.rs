@@ -1,0 +1,175 @@
+//! The test's side of a child that makes events.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{self, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use super::{COMM_MAX, Event, Results};
+
+/// How long the test waits for any one step of a child before it kills it and fails. The longest
+/// step of the tests takes a second on an idle machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A child process that makes one kind of event.
+///
+/// It is killed when this value is dropped, and by the kernel when the *thread* that called
+/// [`spawn`](Self::spawn) ends (`PR_SET_PDEATHSIG` goes by threads), so a child must not outlive
+/// the test that started it. Every method panics with what the child was to do if it fails or
+/// takes longer than a minute.
+pub struct Child {
+    process: process::Child,
+    /// `None` once the child was told to end.
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    /// What it was started as, for messages.
+    what: String,
+}
+
+impl Child {
+    /// Starts a child called `comm`, at most 15 bytes, and waits until it is ready. It has made no
+    /// event yet.
+    #[track_caller]
+    pub fn spawn(event: &Event, comm: &str) -> Self {
+        Self::start(event, comm, false)
+    }
+
+    /// Starts a child that makes its events and exits without waiting for anything:
+    /// [`results`](Self::results) and [`end`](Self::end) follow, [`go`](Self::go) does not.
+    #[track_caller]
+    pub fn spawn_exit_at_once(event: &Event, comm: &str) -> Self {
+        Self::start(event, comm, true)
+    }
+
+    /// Its process id (tgid).
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Lets it make its events, and does not wait for them.
+    #[track_caller]
+    pub fn go(&mut self) {
+        let stdin = self.stdin.as_mut().expect("go comes before the end");
+        if let Err(error) = stdin.write_all(b"go\n") {
+            self.fail(&format!("did not take go: {error}"));
+        }
+    }
+
+    /// Waits until it has made its events, and returns what it counted. The child lives on.
+    #[track_caller]
+    pub fn results(&mut self) -> Results {
+        let results = self.expect_line("done");
+        match results.parse() {
+            Ok(results) => results,
+            Err(error) => self.fail(&format!("gave unreadable results: {error:#}")),
+        }
+    }
+
+    /// [`go`](Self::go), then [`results`](Self::results).
+    #[track_caller]
+    pub fn run(&mut self) -> Results {
+        self.go();
+        self.results()
+    }
+
+    /// Lets it exit, waits for that, and reaps it.
+    #[track_caller]
+    pub fn end(mut self) -> ExitStatus {
+        self.stdin = None;
+        let start = Instant::now();
+        loop {
+            match self.process.try_wait() {
+                Ok(Some(status)) => return status,
+                Ok(None) if start.elapsed() < DEADLINE => thread::sleep(Duration::from_millis(2)),
+                Ok(None) => self.fail(&format!("did not exit within {DEADLINE:?}")),
+                Err(error) => self.fail(&format!("cannot be waited for: {error}")),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn start(event: &Event, comm: &str, exit_at_once: bool) -> Self {
+        assert!(
+            comm.len() <= COMM_MAX,
+            "{comm}: a comm has at most {COMM_MAX} bytes"
+        );
+        let executable = env::current_exe().expect("a test binary knows its own path");
+        let mut command = Command::new(executable);
+        command
+            .args(["event", "--comm", comm])
+            .args(["--parent", &process::id().to_string()])
+            .args(exit_at_once.then_some("--exit-at-once"))
+            .args(event.words())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut process = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
+        let stdin = process.stdin.take();
+        let stdout = process.stdout.take().expect("stdout is a pipe");
+        let (sender, lines) = channel();
+        // A thread, as a pipe has no read with a deadline. It ends with the pipe.
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut child = Self {
+            what: format!("{comm} (pid {}, {})", process.id(), event.words().join(" ")),
+            process,
+            stdin,
+            lines,
+        };
+        let pid = child.expect_line("ready");
+        assert_eq!(
+            pid,
+            child.pid().to_string(),
+            "{} is in another pid namespace",
+            child.what
+        );
+        child
+    }
+
+    /// The rest of the next line, which has to begin with `word`.
+    #[track_caller]
+    fn expect_line(&mut self, word: &str) -> String {
+        match self.lines.recv_timeout(DEADLINE) {
+            Ok(line) => match line.split_once(' ') {
+                Some((first, rest)) if first == word => rest.to_owned(),
+                _ => self.fail(&format!("wrote {line:?} instead of {word:?}")),
+            },
+            Err(RecvTimeoutError::Timeout) => {
+                self.fail(&format!("did not write {word:?} within {DEADLINE:?}"))
+            }
+            Err(RecvTimeoutError::Disconnected) => self.fail(&format!(
+                "ended before it wrote {word:?}; its standard error says why"
+            )),
+        }
+    }
+
+    /// Kills the child and panics.
+    #[track_caller]
+    fn fail(&mut self, how: &str) -> ! {
+        let status = self.kill();
+        panic!("{} {how} ({status})", self.what)
+    }
+
+    /// What became of the child, in words.
+    fn kill(&mut self) -> String {
+        // Fails for a child that was reaped, which is as good.
+        let _ = self.process.kill();
+        match self.process.wait() {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

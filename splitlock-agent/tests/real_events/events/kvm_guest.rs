@@ -1,0 +1,347 @@
+//! A minimal VMM whose guests raise real #AC or real exits to user space.
+//!
+//! The results are what KVM_RUN returned, under the names that the exporter uses as `reason`: the
+//! tracepoint `kvm:kvm_userspace_exit` fires once on each return of KVM_RUN (v6.18
+//! virt/kvm/kvm_main.c, kvm_vcpu_ioctl).
+
+use std::str::FromStr;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
+use std::{fs, io, thread};
+
+use anyhow::{Context, Error, Result, bail, ensure};
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
+    kvm_vcpu_events,
+};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+
+use super::{Results, share};
+
+const DEVICE: &str = "/dev/kvm";
+
+/// Whether guests can run here; if not, what is missing and what to do about it.
+pub fn kvm_available() -> Result<(), String> {
+    if let Err(error) = fs::OpenOptions::new().read(true).write(true).open(DEVICE) {
+        return Err(match error.kind() {
+            io::ErrorKind::NotFound => format!(
+                "{DEVICE} does not exist: load kvm_intel or kvm_amd, or turn on virtualization in \
+                 the firmware or nesting in the hypervisor"
+            ),
+            io::ErrorKind::PermissionDenied => {
+                format!("{DEVICE} may not be opened by this user: run as root or join its group")
+            }
+            _ => format!("{DEVICE} does not open: {error}"),
+        });
+    }
+    Kvm::new()
+        .and_then(|kvm| kvm.create_vm())
+        .map(drop)
+        .map_err(|error| format!("{DEVICE} opens but makes no VM: {error}"))
+}
+
+/// What the guest does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guest {
+    /// Alignment checks at CPL 3 in a 64-bit guest. As it has no IDT, each is a triple fault, and so
+    /// a `shutdown`, after which the vCPU is set up anew.
+    ///
+    /// KVM intercepts the vector and injects it anew, whatever the split-lock mode (v6.18
+    /// vmx_update_exception_bitmap and svm.c's init_vmcb). The one on the build machines, which runs
+    /// guests without either, does too.
+    AlignmentCheck,
+    /// Writes to a port in a real-mode guest: `io`. Each vCPU then halts: `hlt`.
+    PortIo,
+    /// Nothing: KVM_RUN returns EINTR at once, which is a `restart`.
+    Interrupted,
+}
+
+impl Guest {
+    /// All guests.
+    pub const ALL: [Self; 3] = [Self::AlignmentCheck, Self::PortIo, Self::Interrupted];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AlignmentCheck => "alignment-check",
+            Self::PortIo => "port-io",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl FromStr for Guest {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match Self::ALL.into_iter().find(|known| known.name() == name) {
+            Some(guest) => Ok(guest),
+            None => bail!(
+                "no such guest: {name}; known: {:?}",
+                Self::ALL.map(Self::name)
+            ),
+        }
+    }
+}
+
+/// Runs one VM until its vCPUs have together done `count` of what `guest` does, and returns what
+/// KVM_RUN returned: `io`, `hlt`, `shutdown`, `intr`, and `restart` for EINTR. Fails on anything else.
+///
+/// Each vCPU has a thread called `vcpu-N`, and they begin together. The threads and the VM stay
+/// until the process ends, as a real VMM's do.
+pub fn make(guest: Guest, count: u64, vcpus: u32) -> Result<Results> {
+    ensure!(
+        (1..=MAX_VCPUS).contains(&vcpus),
+        "{vcpus} vCPUs: there is room for 1 to {MAX_VCPUS}"
+    );
+    let kvm = Kvm::new().context(DEVICE)?;
+    let cpuid = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .context("KVM_GET_SUPPORTED_CPUID")?;
+    let vm = Arc::new(new_vm(&kvm, guest)?);
+    let together = Arc::new(Barrier::new(vcpus as usize));
+    let (sender, receiver) = channel();
+    let vcpu_list = (0..vcpus)
+        .map(|index| Vcpu::new(&vm, &cpuid, index))
+        .collect::<Result<Vec<_>>>()?;
+    for (vcpu, index) in vcpu_list.into_iter().zip(0..) {
+        let (vm, together, sender) = (Arc::clone(&vm), Arc::clone(&together), sender.clone());
+        thread::Builder::new()
+            .name(format!("vcpu-{index}"))
+            .spawn(move || {
+                let (_vm, mut vcpu) = (vm, vcpu);
+                together.wait();
+                let result = vcpu.serve(guest, share(count, index, vcpus));
+                // Fails only after another vCPU failed, when no one listens any more.
+                let _ = sender.send(result.with_context(|| format!("vCPU {index}")));
+                drop(sender);
+                loop {
+                    thread::park();
+                }
+            })
+            .context("starting a vCPU thread")?;
+    }
+    drop(sender);
+    let mut results = Results::default();
+    for _ in 0..vcpus {
+        let vcpu = receiver.recv().context("a vCPU thread panicked")??;
+        results.merge(&vcpu);
+    }
+    Ok(results)
+}
+
+// The guest's physical memory, which is also its linear memory.
+const CODE: u64 = 0x1000;
+const PML4: u64 = 0x2000;
+const PDPT: u64 = 0x3000;
+const PD: u64 = 0x4000;
+/// Top of the first vCPU's stack; those of the others are below.
+const STACKS: u64 = 0xf000;
+const STACK_SIZE: u64 = 0x100;
+const MEMORY_SIZE: usize = 0x10000;
+const MAX_VCPUS: u32 = 64;
+
+#[repr(align(4096))]
+struct Memory([u8; MEMORY_SIZE]);
+
+/// 64-bit code. What follows the load runs only if the load did not trap; with IOPL 3 it ends in
+/// KVM_EXIT_IO, which is not taken for the shutdown.
+#[rustfmt::skip]
+const ALIGNMENT_CHECK: [u8; 18] = [
+    0x9c,                                     // pushfq
+    0x81, 0x0c, 0x24, 0x00, 0x00, 0x04, 0x00, // or dword ptr [rsp], 0x40000
+    0x9d,                                     // popfq
+    0x8b, 0x04, 0x25, 0x01, 0x50, 0x00, 0x00, // mov eax, [0x5001]
+    0xe6, 0x10,                               // out 0x10, al
+];
+
+/// Real-mode code. ECX holds how often, and is above 0.
+#[rustfmt::skip]
+const PORT_IO: [u8; 7] = [
+    0xe6, 0x10, // again: out 0x10, al
+    0x66, 0x49, // dec ecx
+    0x75, 0xfa, // jnz again
+    0xf4,       // hlt
+];
+
+fn new_vm(kvm: &Kvm, guest: Guest) -> Result<VmFd> {
+    let mut memory = Box::new(Memory([0; MEMORY_SIZE]));
+    let mut write = |address: u64, bytes: &[u8]| {
+        memory.0[address as usize..][..bytes.len()].copy_from_slice(bytes);
+    };
+    match guest {
+        Guest::AlignmentCheck => write(CODE, &ALIGNMENT_CHECK),
+        Guest::PortIo | Guest::Interrupted => write(CODE, &PORT_IO),
+    }
+    // Present, writable, user; the last is a page of 2 MiB at 0.
+    write(PML4, &(PDPT | 0x7).to_le_bytes());
+    write(PDPT, &(PD | 0x7).to_le_bytes());
+    write(PD, &0x87_u64.to_le_bytes());
+
+    let vm = kvm.create_vm().context("KVM_CREATE_VM")?;
+    // Intel before "unrestricted guest" keeps three pages here to run real mode.
+    vm.set_tss_address(0xfffb_d000)
+        .context("KVM_SET_TSS_ADDR")?;
+    let region = kvm_userspace_memory_region {
+        memory_size: MEMORY_SIZE as u64,
+        userspace_addr: Box::into_raw(memory) as u64,
+        ..Default::default()
+    };
+    // SAFETY: the memory was leaked, so it stays for as long as the guest may write to it, and
+    // nothing here reads or writes it any more.
+    unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")?;
+    Ok(vm)
+}
+
+struct Vcpu {
+    fd: VcpuFd,
+    /// As after a reset.
+    sregs: kvm_sregs,
+    /// What makes it forget a pending exception.
+    no_events: kvm_vcpu_events,
+    stack: u64,
+    returned: Results,
+}
+
+impl Vcpu {
+    fn new(vm: &VmFd, cpuid: &CpuId, index: u32) -> Result<Self> {
+        let fd = vm
+            .create_vcpu(index.into())
+            .with_context(|| format!("KVM_CREATE_VCPU {index}"))?;
+        fd.set_cpuid2(cpuid).context("KVM_SET_CPUID2")?;
+        let mut returned = Results::default();
+        for reason in ["io", "hlt", "shutdown", "intr", "restart"] {
+            returned.add(reason, 0);
+        }
+        Ok(Self {
+            sregs: fd.get_sregs().context("KVM_GET_SREGS")?,
+            no_events: fd.get_vcpu_events().context("KVM_GET_VCPU_EVENTS")?,
+            fd,
+            stack: STACKS - u64::from(index) * STACK_SIZE,
+            returned,
+        })
+    }
+
+    /// Does `count` of what `guest` does, and returns what KVM_RUN returned.
+    fn serve(&mut self, guest: Guest, count: u64) -> Result<Results> {
+        match guest {
+            Guest::AlignmentCheck => {
+                for _ in 0..count {
+                    self.enter_user_mode()?;
+                    self.run_until("shutdown")?;
+                }
+            }
+            Guest::PortIo if count > 0 => {
+                self.enter_real_mode(count)?;
+                for _ in 0..count {
+                    self.run_until("io")?;
+                }
+                self.run_until("hlt")?;
+            }
+            Guest::PortIo => {}
+            Guest::Interrupted => {
+                self.enter_real_mode(count)?;
+                self.fd.set_kvm_immediate_exit(1);
+                for _ in 0..count {
+                    let reason = self.run()?;
+                    ensure!(reason == "restart", "KVM_RUN returned {reason}, not EINTR");
+                }
+            }
+        }
+        Ok(self.returned.clone())
+    }
+
+    /// Runs until KVM_RUN returns `wanted`, over interruptions.
+    fn run_until(&mut self, wanted: &str) -> Result<()> {
+        loop {
+            match self.run()? {
+                "restart" | "intr" => {}
+                reason if reason == wanted => return Ok(()),
+                reason => bail!(
+                    "KVM_RUN returned {reason}, not {wanted}: {:x?}",
+                    self.fd.get_regs()
+                ),
+            }
+        }
+    }
+
+    /// One KVM_RUN, counted under its name.
+    fn run(&mut self) -> Result<&'static str> {
+        let reason = match self.fd.run() {
+            Ok(VcpuExit::IoOut(..)) => "io",
+            Ok(VcpuExit::Hlt) => "hlt",
+            Ok(VcpuExit::Shutdown) => "shutdown",
+            Ok(VcpuExit::Intr) => "intr",
+            Ok(other) => bail!("KVM_RUN returned {other:?}"),
+            Err(error) if error.errno() == libc::EINTR => "restart",
+            Err(error) => return Err(error).context("KVM_RUN"),
+        };
+        self.returned.add(reason, 1);
+        Ok(reason)
+    }
+
+    /// 64-bit code at CPL 3, with alignment checks allowed (CR0.AM) and ports too (IOPL 3).
+    fn enter_user_mode(&mut self) -> Result<()> {
+        let data = kvm_segment {
+            limit: u32::MAX,
+            selector: 0x2b,
+            type_: 0x3,
+            present: 1,
+            dpl: 3,
+            db: 1,
+            s: 1,
+            g: 1,
+            ..Default::default()
+        };
+        let code = kvm_segment {
+            selector: 0x33,
+            type_: 0xb,
+            db: 0,
+            l: 1,
+            ..data
+        };
+        let sregs = kvm_sregs {
+            cs: code,
+            ds: data,
+            es: data,
+            ss: data,
+            cr0: 0x8005_0033,
+            cr3: PML4,
+            cr4: 0x620,
+            efer: 0x501,
+            ..self.sregs
+        };
+        let regs = kvm_regs {
+            rip: CODE,
+            rsp: self.stack,
+            rflags: 0x3002,
+            ..Default::default()
+        };
+        self.enter(&sregs, &regs)
+    }
+
+    /// 16-bit code, with `count` in ECX.
+    fn enter_real_mode(&mut self, count: u64) -> Result<()> {
+        let mut sregs = self.sregs;
+        sregs.cs.base = 0;
+        sregs.cs.selector = 0;
+        let regs = kvm_regs {
+            rip: CODE,
+            rcx: u32::try_from(count)
+                .context("ECX counts the writes")?
+                .into(),
+            rflags: 0x2,
+            ..Default::default()
+        };
+        self.enter(&sregs, &regs)
+    }
+
+    /// After a shutdown the exception is still pending, and on AMD all registers are as after INIT.
+    fn enter(&mut self, sregs: &kvm_sregs, regs: &kvm_regs) -> Result<()> {
+        self.fd
+            .set_vcpu_events(&self.no_events)
+            .context("KVM_SET_VCPU_EVENTS")?;
+        self.fd.set_sregs(sregs).context("KVM_SET_SREGS")?;
+        self.fd.set_regs(regs).context("KVM_SET_REGS")
+    }
+}

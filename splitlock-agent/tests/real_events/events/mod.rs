@@ -1,0 +1,265 @@
+//! Makers of real kernel events, each in a process of its own.
+//!
+//! The test binary starts itself again as `real_events event [--comm COMM] [--parent PID]
+//! [--exit-at-once] NAME [ARG…]`; [`main`] is that child's side and [`Child`] the test's.
+//! `NAME` and its arguments are those of [`Event::words`], and typing them by hand works too.
+//!
+//! | child writes | child waits for | then |
+//! |---|---|---|
+//! | `ready PID` | the line `go` | makes its events |
+//! | `done KEY=VALUE…` | the end of its input | exits |
+//!
+//! With `--exit-at-once` it writes the same lines and waits for neither.
+
+pub mod alignment_check;
+mod child;
+pub mod forged_signal;
+pub mod kvm_guest;
+pub mod real_bus_error;
+mod results;
+mod sigbus;
+
+use std::ffi::CString;
+use std::io::{self, Read, Write};
+use std::os::unix::process::parent_id;
+use std::process::{self, ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+
+pub use child::Child;
+pub use results::Results;
+
+/// Longest comm that the kernel keeps, in bytes: `TASK_COMM_LEN` without its NUL.
+const COMM_MAX: usize = 15;
+
+/// What a child makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// `count` real alignment checks, over `threads` threads: [`alignment_check::make`].
+    AlignmentCheck { count: u64, threads: u32 },
+    /// One real alignment check that kills the child: [`alignment_check::die`].
+    AlignmentCheckFatal,
+    /// `count` SIGBUS that the child sends to itself: [`forged_signal::make`].
+    ForgedSignal {
+        forgery: forged_signal::Forgery,
+        /// Whether EFLAGS.AC is set in the registers that the system call saves.
+        eflags_ac: bool,
+        count: u64,
+    },
+    /// `count` real SIGBUS for pages past the end of a file: [`real_bus_error::make`].
+    RealBusError { count: u64 },
+    /// A KVM guest: [`kvm_guest::make`].
+    KvmGuest {
+        guest: kvm_guest::Guest,
+        count: u64,
+        vcpus: u32,
+    },
+}
+
+impl Event {
+    /// The event as words of the command line.
+    pub fn words(&self) -> Vec<String> {
+        match *self {
+            Self::AlignmentCheck { count, threads } => vec![
+                "alignment-check".into(),
+                count.to_string(),
+                threads.to_string(),
+            ],
+            Self::AlignmentCheckFatal => vec!["alignment-check-fatal".into()],
+            Self::ForgedSignal {
+                forgery,
+                eflags_ac,
+                count,
+            } => vec![
+                "forged-signal".into(),
+                forgery.name().into(),
+                if eflags_ac { "ac" } else { "no-ac" }.into(),
+                count.to_string(),
+            ],
+            Self::RealBusError { count } => vec!["real-bus-error".into(), count.to_string()],
+            Self::KvmGuest {
+                guest,
+                count,
+                vcpus,
+            } => vec![
+                "kvm-guest".into(),
+                guest.name().into(),
+                count.to_string(),
+                vcpus.to_string(),
+            ],
+        }
+    }
+
+    /// The inverse of [`Event::words`].
+    fn parse(words: &[String]) -> Result<Self> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        Ok(match words[..] {
+            ["alignment-check", count, threads] => Self::AlignmentCheck {
+                count: number(count)?,
+                threads: number(threads)?,
+            },
+            ["alignment-check-fatal"] => Self::AlignmentCheckFatal,
+            ["forged-signal", forgery, ac @ ("ac" | "no-ac"), count] => Self::ForgedSignal {
+                forgery: forgery.parse()?,
+                eflags_ac: ac == "ac",
+                count: number(count)?,
+            },
+            ["real-bus-error", count] => Self::RealBusError {
+                count: number(count)?,
+            },
+            ["kvm-guest", guest, count, vcpus] => Self::KvmGuest {
+                guest: guest.parse()?,
+                count: number(count)?,
+                vcpus: number(vcpus)?,
+            },
+            _ => bail!(
+                "no such event: {words:?}; known: alignment-check COUNT THREADS, \
+                 alignment-check-fatal, forged-signal CALL ac|no-ac COUNT, real-bus-error COUNT, \
+                 kvm-guest GUEST COUNT VCPUS"
+            ),
+        })
+    }
+
+    fn make(self) -> Result<Results> {
+        match self {
+            Self::AlignmentCheck { count, threads } => alignment_check::make(count, threads),
+            Self::AlignmentCheckFatal => alignment_check::die(),
+            Self::ForgedSignal {
+                forgery,
+                eflags_ac,
+                count,
+            } => forged_signal::make(forgery, eflags_ac, count),
+            Self::RealBusError { count } => real_bus_error::make(count),
+            Self::KvmGuest {
+                guest,
+                count,
+                vcpus,
+            } => kvm_guest::make(guest, count, vcpus),
+        }
+    }
+}
+
+/// The child's side: takes the words after `event`, follows the protocol of this module, and
+/// fails with a message on standard error.
+pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
+    match Order::parse(args).and_then(serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("real_events event (pid {}): {error:#}", process::id());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The child's command line.
+struct Order {
+    comm: Option<CString>,
+    parent: Option<u32>,
+    exit_at_once: bool,
+    event: Event,
+}
+
+impl Order {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self> {
+        let (mut comm, mut parent, mut exit_at_once) = (None, None, false);
+        let mut words = Vec::new();
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--comm" => {
+                    let name = args.next().context("--comm wants a name")?;
+                    ensure!(
+                        name.len() <= COMM_MAX,
+                        "--comm {name}: the kernel keeps {COMM_MAX} bytes"
+                    );
+                    comm = Some(CString::new(name).context("--comm")?);
+                }
+                "--parent" => parent = Some(number(&args.next().context("--parent wants a pid")?)?),
+                "--exit-at-once" => exit_at_once = true,
+                _ => words.push(arg),
+            }
+        }
+        let event = Event::parse(&words)?;
+        Ok(Self {
+            comm,
+            parent,
+            exit_at_once,
+            event,
+        })
+    }
+}
+
+fn serve(order: Order) -> Result<()> {
+    let Order {
+        comm,
+        parent,
+        exit_at_once,
+        event,
+    } = order;
+    if let Some(parent) = parent {
+        die_with(parent)?;
+    }
+    if let Some(comm) = comm {
+        // SAFETY: PR_SET_NAME reads at most 16 bytes, up to the NUL that a CString has.
+        let status = unsafe { libc::prctl(libc::PR_SET_NAME, comm.as_ptr()) };
+        ensure!(
+            status == 0,
+            "PR_SET_NAME {comm:?}: {}",
+            io::Error::last_os_error()
+        );
+    }
+
+    say(&format!("ready {}", process::id()))?;
+    if !exit_at_once {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).context("waiting for go")?;
+        if line.is_empty() {
+            return Ok(()); // Called off.
+        }
+        ensure!(line.trim_end() == "go", "expected go, found {line:?}");
+    }
+    let results = event.make().with_context(|| event.words().join(" "))?;
+    say(&format!("done {results}"))?;
+    if !exit_at_once {
+        io::stdin()
+            .read_to_end(&mut Vec::new())
+            .context("waiting for the end of input")?;
+    }
+    Ok(())
+}
+
+/// Ends this process when the thread that started it ends.
+fn die_with(parent: u32) -> Result<()> {
+    // SAFETY: PR_SET_PDEATHSIG takes a number and touches no memory.
+    let status = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    ensure!(
+        status == 0,
+        "PR_SET_PDEATHSIG: {}",
+        io::Error::last_os_error()
+    );
+    // A parent that died before the call above sends nothing any more.
+    ensure!(
+        parent_id() == parent,
+        "the parent {parent} ended before its child was ready"
+    );
+    Ok(())
+}
+
+/// Writes one line. Not `println!`, which panics when the test has gone.
+fn say(line: &str) -> Result<()> {
+    writeln!(io::stdout(), "{line}").with_context(|| format!("writing {line:?}"))
+}
+
+/// The part of `count` that the worker `index` of `workers` makes; the parts add up to `count`.
+fn share(count: u64, index: u32, workers: u32) -> u64 {
+    let (index, workers) = (u64::from(index), u64::from(workers));
+    count / workers + u64::from(index < count % workers)
+}
+
+fn number<T>(text: &str) -> Result<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    text.parse()
+        .with_context(|| format!("{text:?} is not a number"))
+}

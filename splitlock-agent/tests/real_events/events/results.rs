@@ -1,0 +1,74 @@
+//! What a child counted of its own events, as it goes over the pipe.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Context, Error};
+
+/// Counts by name, as the child saw them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Results(BTreeMap<String, u64>);
+
+impl Results {
+    /// The count called `name`.
+    ///
+    /// # Panics
+    ///
+    /// If this event reports no such count.
+    #[track_caller]
+    pub fn get(&self, name: &str) -> u64 {
+        match self.0.get(name) {
+            Some(count) => *count,
+            None => panic!("no count {name:?} among {self}"),
+        }
+    }
+
+    /// All counts, zeros too, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(name, count)| (name.as_str(), *count))
+    }
+
+    /// Adds `count` to `name`, which appears even when that is 0.
+    pub(super) fn add(&mut self, name: &str, count: u64) {
+        *self.0.entry(name.to_owned()).or_default() += count;
+    }
+
+    /// Adds every count of `other`.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (name, count) in other.iter() {
+            self.add(name, count);
+        }
+    }
+}
+
+/// `KEY=VALUE` pairs with a space between them.
+impl fmt::Display for Results {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, count)) in self.iter().enumerate() {
+            let space = if index == 0 { "" } else { " " };
+            write!(f, "{space}{name}={count}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The inverse of [`Display`](fmt::Display).
+impl FromStr for Results {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.split_whitespace()
+            .map(|pair| {
+                let (name, count) = pair
+                    .split_once('=')
+                    .with_context(|| format!("{pair:?} is not KEY=VALUE"))?;
+                Ok((
+                    name.to_owned(),
+                    count.parse().with_context(|| format!("in {pair:?}"))?,
+                ))
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}

@@ -1,0 +1,212 @@
+//! KVM guests that trap and exit.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Test,
+    agent::{Agent, Metrics},
+    events::{Child, Event, Results, kvm_guest::Guest},
+    requirements::Requirement::{Kvm, Root},
+};
+
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "guests::alignment_checks_are_counted_exactly",
+        needs: &[Root, Kvm],
+        run: alignment_checks_are_counted_exactly,
+    },
+    Test {
+        name: "guests::returns_to_the_vmm_are_counted_exactly",
+        needs: &[Root, Kvm],
+        run: returns_to_the_vmm_are_counted_exactly,
+    },
+    Test {
+        name: "guests::interrupted_runs_are_restarts",
+        needs: &[Root, Kvm],
+        run: interrupted_runs_are_restarts,
+    },
+    Test {
+        name: "guests::four_at_once_are_told_apart",
+        needs: &[Root, Kvm],
+        run: four_at_once_are_told_apart,
+    },
+    Test {
+        name: "guests::rows_are_used_again_after_a_death",
+        needs: &[Root, Kvm],
+        run: rows_are_used_again_after_a_death,
+    },
+    Test {
+        name: "guests::exits_without_a_row_are_lost_and_counted",
+        needs: &[Root, Kvm],
+        run: exits_without_a_row_are_lost_and_counted,
+    },
+];
+
+/// The id of a VM without a UUID: pid and start time of its VMM.
+fn vm_id(pid: u32) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the VMM runs");
+    let after_comm = stat.rsplit(')').next().expect("a comm");
+    let start = after_comm.split_whitespace().nth(19).expect("a start time");
+    format!("{pid}-{start}")
+}
+
+fn vm(pid: u32, comm: &str) -> String {
+    format!(r#"vm="{comm}",id="{}""#, vm_id(pid))
+}
+
+/// The returns to the VMM by reason, as the agent shows them.
+fn userspace_exits(metrics: &Metrics, vm: &str) -> BTreeMap<String, u64> {
+    let start = format!(r#"splitlock_vm_userspace_exits_total{{{vm},reason=""#);
+    metrics
+        .family("splitlock_vm_userspace_exits_total")
+        .into_iter()
+        .filter_map(|(series, value)| {
+            let reason = series.strip_prefix(&start)?.strip_suffix("\"}")?;
+            Some((reason.to_owned(), value as u64))
+        })
+        .collect()
+}
+
+/// And as the VMM saw them.
+fn seen(results: &Results) -> BTreeMap<String, u64> {
+    results
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| (reason.to_owned(), count))
+        .collect()
+}
+
+fn alignment_checks_are_counted_exactly() {
+    let agent = Agent::start(&[]);
+    for (count, vcpus) in [(1, 1), (2, 1), (1000, 1), (1000, 4)] {
+        let event = Event::KvmGuest {
+            guest: Guest::AlignmentCheck,
+            count,
+            vcpus,
+        };
+        let mut child = Child::spawn(&event, "guest-ac");
+        let vm = vm(child.pid(), "guest-ac");
+        let results = child.run();
+        assert_eq!(results.get("shutdown"), count);
+        let metrics = agent.metrics();
+        let injected = format!("splitlock_vm_ac_injected_total{{{vm}}}");
+        assert_eq!(metrics.count(&injected), count, "{injected}");
+        assert_eq!(userspace_exits(&metrics, &vm), seen(&results));
+        assert!(metrics.family("splitlock_vm_traps_total").is_empty());
+        // An alignment check of the guest is none of its VMM.
+        let pid = child.pid().to_string();
+        assert_eq!(metrics.with_label("pid", &pid), BTreeMap::new());
+        child.end();
+        assert_eq!(agent.metrics().count(&injected), count, "after its end");
+    }
+}
+
+fn returns_to_the_vmm_are_counted_exactly() {
+    let agent = Agent::start(&[]);
+    for (count, vcpus) in [(1, 1), (1000, 1), (10_000, 3)] {
+        let event = Event::KvmGuest {
+            guest: Guest::PortIo,
+            count,
+            vcpus,
+        };
+        let mut child = Child::spawn(&event, "guest-io");
+        let vm = vm(child.pid(), "guest-io");
+        let results = child.run();
+        assert_eq!(results.get("io"), count);
+        assert_eq!(userspace_exits(&agent.metrics(), &vm), seen(&results));
+        let snapshot = agent.snapshot();
+        let row = snapshot["vms"]
+            .as_array()
+            .expect("vms is a list")
+            .iter()
+            .find(|row| row["pid"] == child.pid())
+            .expect("the VM is in the snapshot");
+        assert_eq!(row["vcpus"], vcpus);
+        assert_eq!(row["vm"], "guest-io");
+    }
+}
+
+fn interrupted_runs_are_restarts() {
+    let agent = Agent::start(&[]);
+    let event = Event::KvmGuest {
+        guest: Guest::Interrupted,
+        count: 100,
+        vcpus: 1,
+    };
+    let mut child = Child::spawn(&event, "guest-intr");
+    let vm = vm(child.pid(), "guest-intr");
+    let results = child.run();
+    assert_eq!(results.get("restart"), 100);
+    assert_eq!(userspace_exits(&agent.metrics(), &vm), seen(&results));
+}
+
+fn four_at_once_are_told_apart() {
+    let agent = Agent::start(&[]);
+    let mut children: Vec<Child> = (1..=4)
+        .map(|number| {
+            let event = Event::KvmGuest {
+                guest: Guest::PortIo,
+                count: 1000 * number,
+                vcpus: 2,
+            };
+            Child::spawn(&event, "guest-same")
+        })
+        .collect();
+    for child in &mut children {
+        child.go();
+    }
+    let results: Vec<Results> = children.iter_mut().map(Child::results).collect();
+    let metrics = agent.metrics();
+    for (child, results) in children.iter().zip(&results) {
+        let vm = vm(child.pid(), "guest-same");
+        assert_eq!(userspace_exits(&metrics, &vm), seen(results), "{vm}");
+    }
+}
+
+/// One row, many VMs, one after the other: each starts from nothing, none loses an exit.
+fn rows_are_used_again_after_a_death() {
+    // Other tests' guests want rows as well, so there are more than one.
+    let agent = Agent::start(&["--limit.vcpus", "64", "--retention", "0s"]);
+    for number in 0..80 {
+        let event = Event::KvmGuest {
+            guest: Guest::PortIo,
+            count: 10 + number,
+            vcpus: 1,
+        };
+        let mut child = Child::spawn(&event, "guest-row");
+        let id = vm_id(child.pid());
+        let vm = vm(child.pid(), "guest-row");
+        let results = child.run();
+        assert_eq!(
+            userspace_exits(&agent.metrics(), &vm),
+            seen(&results),
+            "{number}"
+        );
+        child.end();
+        agent.wait_for("the end of the VM's series", |metrics| {
+            metrics.with_label("id", &id).is_empty()
+        });
+    }
+    let lost = r#"splitlock_lost_total{cause="exit_ledger_full"}"#;
+    assert_eq!(agent.metrics().count(lost), 0);
+}
+
+fn exits_without_a_row_are_lost_and_counted() {
+    let agent = Agent::start(&["--limit.vcpus", "1"]);
+    let guest = |count| Event::KvmGuest {
+        guest: Guest::PortIo,
+        count,
+        vcpus: 1,
+    };
+    // The first takes the row, or a guest of another test has it: the second never gets one.
+    let mut first = Child::spawn(&guest(10), "guest-first");
+    first.run();
+    let lost = r#"splitlock_lost_total{cause="exit_ledger_full"}"#;
+    let before = agent.metrics().count(lost);
+    let mut second = Child::spawn(&guest(500), "guest-second");
+    let id = vm_id(second.pid());
+    let returns: u64 = seen(&second.run()).values().sum();
+    let metrics = agent.metrics();
+    assert_eq!(metrics.with_label("id", &id), BTreeMap::new());
+    assert!(metrics.count(lost) >= before + returns);
+}

@@ -1,0 +1,63 @@
+//! Tests on real kernel events: what a program made is what the agent, a process of its own,
+//! shows. Both sides are counted, exactly.
+//!
+//! Every agent sees the whole host, so a test looks at its own processes alone.
+
+mod agent;
+mod events;
+mod guests;
+mod processes;
+mod prometheus;
+mod requirements;
+mod service;
+
+use std::{env, process::ExitCode};
+
+use libtest_mimic::{Arguments, Trial};
+
+use requirements::Requirement;
+
+/// A test and what it needs of the machine.
+struct Test {
+    name: &'static str,
+    needs: &'static [Requirement],
+    run: fn(),
+}
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1).peekable();
+    if args.next_if_eq("event").is_some() {
+        return events::main(args);
+    }
+    let arguments = Arguments::from_args();
+    let trials = [
+        processes::TESTS,
+        guests::TESTS,
+        service::TESTS,
+        prometheus::TESTS,
+    ]
+    .into_iter()
+    .flatten()
+    .map(trial)
+    .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A test whose needs are not met is shown as ignored, with the reason, or fails where no test may
+/// skip.
+fn trial(test: &'static Test) -> Trial {
+    let Test { name, needs, run } = test;
+    let missing: Vec<String> = needs.iter().filter_map(|need| need.check().err()).collect();
+    if missing.is_empty() {
+        return Trial::test(*name, move || {
+            run();
+            Ok(())
+        });
+    }
+    let missing = missing.join("; ");
+    if requirements::must_run() {
+        return Trial::test(*name, move || Err(missing.into()));
+    }
+    eprintln!("{name} skips: {missing}");
+    Trial::test(*name, || Ok(())).with_ignored_flag(true)
+}

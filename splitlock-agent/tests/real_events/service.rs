@@ -1,0 +1,256 @@
+//! The agent as a service: its start and its end, its answers, its clients.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::process::CommandExt as _,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use aya::programs::loaded_programs;
+
+use super::{
+    Test,
+    agent::{Agent, binary},
+    events::{Child, Event},
+    requirements::Requirement::Root,
+};
+
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "service::a_signal_ends_it_at_once_and_nothing_is_left",
+        needs: &[Root],
+        run: a_signal_ends_it_at_once_and_nothing_is_left,
+    },
+    Test {
+        name: "service::every_hook_says_how_it_is_attached",
+        needs: &[Root],
+        run: every_hook_says_how_it_is_attached,
+    },
+    Test {
+        name: "service::answers",
+        needs: &[Root],
+        run: answers,
+    },
+    Test {
+        name: "service::silent_clients_do_not_hold_it_up",
+        needs: &[Root],
+        run: silent_clients_do_not_hold_it_up,
+    },
+    Test {
+        name: "service::debug_lines_come_from_the_kernel_side",
+        needs: &[Root],
+        run: debug_lines_come_from_the_kernel_side,
+    },
+    Test {
+        name: "service::it_mounts_nothing_for_others",
+        needs: &[Root],
+        run: it_mounts_nothing_for_others,
+    },
+    Test {
+        name: "service::without_rights_it_says_which",
+        needs: &[Root],
+        run: without_rights_it_says_which,
+    },
+    Test {
+        name: "service::a_taken_port_is_named",
+        needs: &[Root],
+        run: a_taken_port_is_named,
+    },
+    Test {
+        name: "service::wrong_flags_are_named",
+        needs: &[],
+        run: wrong_flags_are_named,
+    },
+];
+
+fn a_signal_ends_it_at_once_and_nothing_is_left() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let agent = Agent::start(&[]);
+        let programs = agent.programs();
+        assert!(programs.len() >= 3, "{programs:?}");
+        // Connections that stay open must not hold the end up.
+        let _idle = TcpStream::connect(agent.address()).expect("the agent listens");
+        let (status, time) = agent.end(signal);
+        assert!(status.success(), "{status:?}");
+        assert!(time < Duration::from_secs(1), "{time:?}");
+        // The kernel frees programs a moment after their last reference.
+        let start = Instant::now();
+        loop {
+            let left: Vec<u32> = loaded_programs()
+                .map(|program| program.expect("a program's facts").id())
+                .filter(|id| programs.contains(id))
+                .collect();
+            if left.is_empty() {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(5), "left: {left:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn every_hook_says_how_it_is_attached() {
+    let agent = Agent::start(&[]);
+    let metrics = agent.metrics();
+    let probes = metrics.family("splitlock_probe_attached");
+    assert_eq!(probes.len(), 9, "{probes:?}");
+    for hook in ["signal_generate", "kernel_log"] {
+        let start = format!(r#"splitlock_probe_attached{{probe="{hook}","#);
+        let found: Vec<_> = probes
+            .iter()
+            .filter(|(series, _)| series.starts_with(&start))
+            .collect();
+        assert_eq!(found.len(), 1, "{probes:?}");
+        assert_eq!(*found[0].1, 1.0, "{probes:?}");
+    }
+    // A hook that is not attached says why, in the log.
+    for (series, attached) in probes {
+        let hook = series.split('"').nth(1).expect("a hook");
+        let line = agent
+            .log()
+            .into_iter()
+            .find(|line| line["probe"] == hook)
+            .unwrap_or_else(|| panic!("no line on {hook}"));
+        if attached == 1.0 {
+            assert_eq!(line["message"], "attached");
+            assert!(!series.contains(r#"via="none""#), "{series}");
+        } else {
+            assert_eq!(line["message"], "not attached");
+            assert!(!line["reasons"].as_str().expect("a text").is_empty());
+            assert!(series.contains(r#"via="none",counts="none""#), "{series}");
+        }
+    }
+}
+
+fn answers() {
+    let agent = Agent::start(&["--web.telemetry-path", "/other"]);
+    assert_eq!(agent.get("/healthz"), "ok\n");
+    assert_eq!(agent.get("/readyz"), "ok\n");
+    assert!(agent.get("/other").contains("splitlock_build_info{"));
+    assert!(agent.get("/").contains("href=\"/other\""));
+    let snapshot = agent.snapshot();
+    assert_eq!(snapshot["schema"], 1);
+    assert_eq!(snapshot["host_traps"].as_array().map(Vec::len), Some(8));
+    assert_eq!(snapshot["probes"].as_array().map(Vec::len), Some(9));
+    let missing = ureq::get(format!("http://{}/metrics", agent.address())).call();
+    assert!(
+        matches!(missing, Err(ureq::Error::StatusCode(404))),
+        "{missing:?}"
+    );
+    let posted = ureq::post(format!("http://{}/other", agent.address())).send("x");
+    assert!(
+        matches!(posted, Err(ureq::Error::StatusCode(405))),
+        "{posted:?}"
+    );
+}
+
+/// Half a request, and then nothing; bytes that are no request.
+fn silent_clients_do_not_hold_it_up() {
+    let agent = Agent::start(&[]);
+    let mut silent: Vec<TcpStream> = (0..40)
+        .map(|_| TcpStream::connect(agent.address()).expect("the agent listens"))
+        .collect();
+    for stream in &mut silent {
+        stream
+            .write_all(b"GET /metrics HT")
+            .expect("the agent reads");
+    }
+    let mut odd = TcpStream::connect(agent.address()).expect("the agent listens");
+    odd.write_all(b"\x16\x03\x01\0\xff\r\n\r\n")
+        .expect("the agent reads");
+    let mut answer = vec![];
+    odd.read_to_end(&mut answer).expect("the agent closes");
+    assert!(answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");
+    let start = Instant::now();
+    agent.metrics();
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+fn debug_lines_come_from_the_kernel_side() {
+    let agent = Agent::start(&["--log.level", "debug"]);
+    let event = Event::AlignmentCheck {
+        count: 1,
+        threads: 1,
+    };
+    let mut child = Child::spawn(&event, "ac-debug");
+    child.run();
+    let expected = format!("new subject {}", child.pid());
+    let start = Instant::now();
+    while !agent
+        .log()
+        .iter()
+        .any(|line| line["message"] == expected.as_str())
+    {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{:#?}",
+            agent.log()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn it_mounts_nothing_for_others() {
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo is there");
+    let before = mounts();
+    let agent = Agent::start(&[]);
+    assert_eq!(mounts(), before);
+    let said = agent.log().iter().any(|line| {
+        let message = line["message"].as_str().unwrap_or_default();
+        message.contains("mounted it in a mount namespace of the agent's own")
+    });
+    let own = std::fs::read_link(format!("/proc/{}/ns/mnt", agent.pid())).expect("it runs");
+    let ours = std::fs::read_link("/proc/self/ns/mnt").expect("this process runs");
+    assert_eq!(said, own != ours, "it says so exactly where it mounts");
+    drop(agent);
+    assert_eq!(mounts(), before);
+}
+
+fn output(command: &mut Command) -> Output {
+    command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+fn without_rights_it_says_which() {
+    // A binary in a folder that is root's alone could not be started by anybody else.
+    let copy = std::env::temp_dir().join(format!("splitlock-agent-{}", std::process::id()));
+    std::fs::copy(binary(), &copy).expect("a copy of the binary");
+    let output = output(Command::new(&copy).arg("run").uid(65534).gid(65534));
+    std::fs::remove_file(&copy).expect("the copy goes");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("CAP_BPF") && text.contains("run splitlock-agent as root"),
+        "{text}"
+    );
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+fn a_taken_port_is_named() {
+    let agent = Agent::start(&[]);
+    let address = agent.address().to_string();
+    let output = output(Command::new(binary()).args(["run", "--web.listen-address", &address]));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains(&format!("listening on {address}")), "{text}");
+}
+
+fn wrong_flags_are_named() {
+    for (flag, value) in [
+        ("--web.listen-address", "localhost"),
+        ("--web.telemetry-path", "/"),
+        ("--log.level", "loud"),
+        ("--limit.processes", "-1"),
+        ("--limit.vcpus", "0"),
+        ("--retention", "soon"),
+    ] {
+        let output = output(Command::new(binary()).args(["run", &format!("{flag}={value}")]));
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(flag) && text.contains(value), "{text}");
+    }
+}

@@ -1,0 +1,77 @@
+//! What can go missing, by cause. Each is counted where it happens.
+
+/// A cause of loss; the number is the index into the kernel side's loss counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Loss {
+    /// A record found no room in the ring buffer. No count is affected.
+    RecordRingFull = 0,
+    /// A record was held back by its subject's rate limit. No count is affected.
+    RecordRateLimit = 1,
+    /// An event counted for the host found no entry for its subject.
+    TrapLedgerFull = 2,
+    /// A VM exit was not counted, as no row was free for its vCPU thread.
+    ExitLedgerFull = 3,
+    /// The task's identity could not be read: the event is counted for the host alone, a VM exit not at all.
+    TaskUnreadable = 4,
+    /// A SIGBUS could not be judged: the saved registers or the signal's code were unreadable.
+    SignalUnreadable = 5,
+    /// A field of a KVM trace record could not be read.
+    ExitUnreadable = 6,
+    /// A call of a split-lock function could not be followed to its return.
+    CallUntracked = 7,
+    /// The kernel log overwrote messages before the agent read them. Counted by the agent.
+    KernelLogOverrun = 8,
+    /// A message of the kernel log could not be parsed. Counted by the agent.
+    KernelLogMalformed = 9,
+}
+
+impl Loss {
+    /// How many there are.
+    pub const COUNT: usize = 10;
+
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::RecordRingFull,
+        Self::RecordRateLimit,
+        Self::TrapLedgerFull,
+        Self::ExitLedgerFull,
+        Self::TaskUnreadable,
+        Self::SignalUnreadable,
+        Self::ExitUnreadable,
+        Self::CallUntracked,
+        Self::KernelLogOverrun,
+        Self::KernelLogMalformed,
+    ];
+
+    /// The label value of `cause`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RecordRingFull => "record_ring_full",
+            Self::RecordRateLimit => "record_rate_limit",
+            Self::TrapLedgerFull => "trap_ledger_full",
+            Self::ExitLedgerFull => "exit_ledger_full",
+            Self::TaskUnreadable => "task_unreadable",
+            Self::SignalUnreadable => "signal_unreadable",
+            Self::ExitUnreadable => "exit_unreadable",
+            Self::CallUntracked => "call_untracked",
+            Self::KernelLogOverrun => "kernel_log_overrun",
+            Self::KernelLogMalformed => "kernel_log_malformed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn numbers_are_positions_and_names_differ() {
+        for (position, loss) in Loss::ALL.iter().enumerate() {
+            assert_eq!(*loss as usize, position);
+        }
+        let names: BTreeSet<_> = Loss::ALL.iter().map(|loss| loss.name()).collect();
+        assert_eq!(names.len(), Loss::COUNT);
+    }
+}

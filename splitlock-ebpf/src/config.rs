@@ -1,0 +1,71 @@
+//! Read-only globals that the agent sets before it loads the programs.
+//!
+//! Field offsets come from the running kernel's BTF and tracefs `format` files, in bytes.
+//! [`ABSENT`] says that this kernel has no such field. The verifier knows the values, so a
+//! branch that a kernel cannot take is not even checked there.
+
+use aya_ebpf::Global;
+
+/// The offset of a field that this kernel lacks.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! globals {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr;)*) => {
+        $(
+            $(#[$doc])*
+            #[unsafe(no_mangle)]
+            pub static $name: Global<$type> = Global::new($default);
+        )*
+    };
+}
+
+globals! {
+    /// `struct task_struct`: `group_leader`.
+    TASK_GROUP_LEADER: u32 = ABSENT;
+    /// `struct task_struct`: `start_boottime` (5.5+, before: `real_start_time`).
+    TASK_START_BOOTTIME: u32 = ABSENT;
+    /// `struct task_struct`: `comm`.
+    TASK_COMM: u32 = ABSENT;
+    /// `struct task_struct`: `stack`.
+    TASK_STACK: u32 = ABSENT;
+    /// 1 if the helper `bpf_task_pt_regs` exists (5.15+).
+    HAS_TASK_PT_REGS: u32 = 0;
+    /// From the base of a task's stack to its saved user registers, where that helper is missing.
+    STACK_TO_PT_REGS: u32 = ABSENT;
+    /// `struct pt_regs`: `ip`.
+    PT_REGS_IP: u32 = ABSENT;
+    /// `struct pt_regs`: `flags`.
+    PT_REGS_FLAGS: u32 = ABSENT;
+    /// `struct pt_regs`: `orig_ax`.
+    PT_REGS_ORIG_AX: u32 = ABSENT;
+    /// `struct kernel_siginfo`: `si_code`.
+    SIGINFO_CODE: u32 = ABSENT;
+    /// Record of `signal_generate`: `sig`.
+    SIGNAL_SIG: u32 = ABSENT;
+    /// Record of `signal_generate`: `code`.
+    SIGNAL_CODE: u32 = ABSENT;
+    /// Record of `kvm_inj_exception`: `exception`.
+    INJ_EXCEPTION: u32 = ABSENT;
+    /// Record of `kvm_inj_exception`: `reinjected` (5.15+).
+    INJ_REINJECTED: u32 = ABSENT;
+    /// 1 if the prototype of `kvm_inj_exception` has `reinjected` as its fourth argument.
+    INJ_HAS_REINJECTED: u32 = 0;
+    /// Record of `kvm_userspace_exit`: `reason`.
+    USERSPACE_EXIT_REASON: u32 = ABSENT;
+    /// Record of `kvm_userspace_exit`: `errno`.
+    USERSPACE_EXIT_ERRNO: u32 = ABSENT;
+    /// Record of `kvm_exit`: `exit_reason`.
+    EXIT_REASON: u32 = ABSENT;
+    /// Record of `kvm_exit`: `isa`.
+    EXIT_ISA: u32 = ABSENT;
+    /// Record of `kvm_exit`: `guest_rip`.
+    EXIT_GUEST_RIP: u32 = ABSENT;
+    /// Record of `kvm_exit`: `vcpu_id`.
+    EXIT_VCPU_ID: u32 = ABSENT;
+    /// Number of `splitlock_common::Armed`.
+    ARMED: u32 = 0;
+    /// 1 if the ratelimit mode is possible here.
+    MAY_THROTTLE: u32 = 0;
+    /// Records that one subject may write in one second.
+    RECORDS_PER_SECOND: u32 = 10;
+}

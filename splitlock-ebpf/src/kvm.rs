@@ -1,0 +1,113 @@
+//! KVM's tracepoints: exits, returns to the VMM, and exceptions put into guests.
+
+use aya_ebpf::{
+    EbpfContext,
+    macros::{raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
+};
+use splitlock_common::{Event, Hook, Loss, classify, exit_reason::is_bus_lock};
+
+use crate::{
+    DONE,
+    config::{self, ABSENT},
+    exit_ledger::{count_exit, count_userspace_exit},
+    record::Detail,
+    task::read,
+    trap_ledger::{count, lost},
+};
+
+/// `TP_PROTO(unsigned exception, bool has_error, unsigned error_code, bool reinjected)`; up to
+/// 5.14 without the last.
+#[raw_tracepoint(tracepoint = "kvm_inj_exception")]
+pub fn enter_kvm_inj_exception_raw(ctx: RawTracePointContext) -> u32 {
+    let reinjected = config::INJ_HAS_REINJECTED.load() == 1 && ctx.arg::<u8>(3) != 0;
+    try_inj_exception(&ctx, ctx.arg(0), reinjected).unwrap_or_else(lost);
+    DONE
+}
+
+/// The classic rung: the same fields from the record.
+#[tracepoint(category = "kvm", name = "kvm_inj_exception")]
+pub fn enter_kvm_inj_exception(ctx: TracePointContext) -> u32 {
+    try_inj_exception_record(&ctx).unwrap_or_else(lost);
+    DONE
+}
+
+#[inline(always)]
+fn try_inj_exception_record(ctx: &TracePointContext) -> Result<(), Loss> {
+    let record = ctx.as_ptr() as u64;
+    let vector: u8 =
+        read(record, config::INJ_EXCEPTION.load()).map_err(|_errno| Loss::ExitUnreadable)?;
+    let offset = config::INJ_REINJECTED.load();
+    let reinjected = if offset == ABSENT {
+        0
+    } else {
+        read::<u8>(record, offset).map_err(|_errno| Loss::ExitUnreadable)?
+    };
+    try_inj_exception(ctx, u32::from(vector), reinjected != 0)
+}
+
+#[inline(always)]
+fn try_inj_exception(ctx: &impl EbpfContext, vector: u32, reinjected: bool) -> Result<(), Loss> {
+    match classify::injected_exception(vector, reinjected) {
+        Some(event) => count(ctx, Hook::KvmInjException, event, Detail::at(0)),
+        None => Ok(()),
+    }
+}
+
+/// `TP_PROTO(__u32 reason, int errno)`
+#[raw_tracepoint(tracepoint = "kvm_userspace_exit")]
+pub fn enter_kvm_userspace_exit_raw(ctx: RawTracePointContext) -> u32 {
+    try_userspace_exit(&ctx, ctx.arg(0), ctx.arg(1)).unwrap_or_else(lost);
+    DONE
+}
+
+/// The classic rung: the same fields from the record.
+#[tracepoint(category = "kvm", name = "kvm_userspace_exit")]
+pub fn enter_kvm_userspace_exit(ctx: TracePointContext) -> u32 {
+    try_userspace_exit_record(&ctx).unwrap_or_else(lost);
+    DONE
+}
+
+#[inline(always)]
+fn try_userspace_exit_record(ctx: &TracePointContext) -> Result<(), Loss> {
+    let record = ctx.as_ptr() as u64;
+    let reason = read(record, config::USERSPACE_EXIT_REASON.load())
+        .map_err(|_errno| Loss::ExitUnreadable)?;
+    let errno =
+        read(record, config::USERSPACE_EXIT_ERRNO.load()).map_err(|_errno| Loss::ExitUnreadable)?;
+    try_userspace_exit(ctx, reason, errno)
+}
+
+#[inline(always)]
+fn try_userspace_exit(ctx: &impl EbpfContext, reason: u32, errno: i32) -> Result<(), Loss> {
+    let counted = count_userspace_exit(ctx, reason, errno);
+    if let Some(event) = classify::userspace_exit(reason, errno) {
+        count(ctx, Hook::KvmUserspaceExit, event, Detail::at(0))?;
+    }
+    counted
+}
+
+/// The classic record of `kvm_exit`; its layout differs between kernels.
+#[tracepoint(category = "kvm", name = "kvm_exit")]
+pub fn enter_kvm_exit(ctx: TracePointContext) -> u32 {
+    try_exit(&ctx).unwrap_or_else(lost);
+    DONE
+}
+
+#[inline(always)]
+fn try_exit(ctx: &TracePointContext) -> Result<(), Loss> {
+    let record = ctx.as_ptr() as u64;
+    let exit_reason: u32 =
+        read(record, config::EXIT_REASON.load()).map_err(|_errno| Loss::ExitUnreadable)?;
+    let isa: u32 = read(record, config::EXIT_ISA.load()).map_err(|_errno| Loss::ExitUnreadable)?;
+    let vcpu_id: u32 =
+        read(record, config::EXIT_VCPU_ID.load()).map_err(|_errno| Loss::ExitUnreadable)?;
+    let counted = count_exit(ctx, isa, exit_reason, vcpu_id);
+    if is_bus_lock(isa, exit_reason) {
+        let ip =
+            read(record, config::EXIT_GUEST_RIP.load()).map_err(|_errno| Loss::ExitUnreadable)?;
+        let detail = Detail { ip, vcpu_id };
+        count(ctx, Hook::KvmExit, Event::GuestBusLockReported, detail)?;
+    }
+    counted
+}

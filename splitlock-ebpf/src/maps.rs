@@ -1,0 +1,50 @@
+//! The maps. The agent sets the sizes of the ledgers and of the ring buffer at load.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
+    macros::btf_map,
+};
+use splitlock_common::{
+    Hook,
+    ledger::{Call, CallKey, ExitRow, HostCounters, RowCache, SubjectKey, TrapEntry, VcpuKey},
+    record::Record,
+};
+
+/// What each hook counts: bits of `splitlock_common::EventSet`, indexed by the hook's number.
+/// Empty until the agent knows which hooks are attached, so that nothing is counted twice.
+#[btf_map]
+pub static AUTHORITY: Array<u32, { Hook::COUNT }> = Array::new();
+
+/// Totals of the host: exact also when the ledger is full.
+#[btf_map]
+pub static HOST: Array<HostCounters, 1> = Array::new();
+
+/// The trap ledger.
+#[btf_map]
+pub static TRAPS: HashMap<SubjectKey, TrapEntry, 16384> = HashMap::new();
+
+/// The exit ledger's rows. The agent maps them into its memory.
+#[btf_map]
+pub static EXIT_ROWS: Array<ExitRow, 4096, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Which row belongs to a vCPU thread.
+#[btf_map]
+pub static EXIT_OWNERS: HashMap<VcpuKey, u32, 4096> = HashMap::new();
+
+/// Rows that belong to nobody.
+#[btf_map]
+pub static FREE_ROWS: Queue<u32, 4096> = Queue::new();
+
+/// The row each CPU counted into last.
+#[btf_map]
+pub static ROW_CACHE: PerCpuArray<RowCache, 1> = PerCpuArray::new();
+
+/// Calls of split-lock functions under way. Each lasts 10 ms and more in the kernel's warn mode,
+/// where they also queue behind one another.
+#[btf_map]
+pub static CALLS: HashMap<CallKey, Call, 16384> = HashMap::new();
+
+/// The story.
+#[btf_map]
+pub static RECORDS: RingBuf<Record, 262_144> = RingBuf::new();

@@ -1,0 +1,109 @@
+//! `signal:signal_generate`: fatal split locks, alignment checks and killed guests.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::bpf_get_current_pid_tgid,
+    macros::{raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
+};
+use aya_log_ebpf::debug;
+use splitlock_common::{
+    Armed, Event, Hook, Loss,
+    classify::{self, BUS_ADRALN, SIGBUS},
+    ledger::CallKey,
+};
+
+use crate::{
+    DONE, config,
+    maps::CALLS,
+    record::Detail,
+    task::{UserRegisters, read},
+    trap_ledger::{count, lost},
+};
+
+/// `SEND_SIG_PRIV`: up to this a siginfo argument is a marker, not a pointer
+/// (include/linux/sched/signal.h).
+const LAST_SIGINFO_MARKER: u64 = 1;
+
+/// `TP_PROTO(int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result)`
+#[raw_tracepoint(tracepoint = "signal_generate")]
+pub fn enter_signal_generate_raw(ctx: RawTracePointContext) -> u32 {
+    try_raw(&ctx).unwrap_or_else(lost);
+    DONE
+}
+
+/// The classic rung: the same fields from the record.
+#[tracepoint(category = "signal", name = "signal_generate")]
+pub fn enter_signal_generate(ctx: TracePointContext) -> u32 {
+    try_classic(&ctx).unwrap_or_else(lost);
+    DONE
+}
+
+#[inline(always)]
+fn try_raw(ctx: &RawTracePointContext) -> Result<(), Loss> {
+    let sig: i32 = ctx.arg(0);
+    if sig != SIGBUS {
+        return Ok(());
+    }
+    let info: u64 = ctx.arg(1);
+    if info <= LAST_SIGINFO_MARKER {
+        return Ok(());
+    }
+    let code: i32 =
+        read(info, config::SIGINFO_CODE.load()).map_err(|_errno| Loss::SignalUnreadable)?;
+    if code != BUS_ADRALN {
+        return Ok(());
+    }
+    try_bus_adraln(ctx)
+}
+
+#[inline(always)]
+fn try_classic(ctx: &TracePointContext) -> Result<(), Loss> {
+    let record = ctx.as_ptr() as u64;
+    let sig: i32 =
+        read(record, config::SIGNAL_SIG.load()).map_err(|_errno| Loss::SignalUnreadable)?;
+    if sig != SIGBUS {
+        return Ok(());
+    }
+    let code: i32 =
+        read(record, config::SIGNAL_CODE.load()).map_err(|_errno| Loss::SignalUnreadable)?;
+    if code != BUS_ADRALN {
+        return Ok(());
+    }
+    try_bus_adraln(ctx)
+}
+
+/// A SIGBUS that says "invalid alignment": whether it is true, the sender's registers tell.
+#[inline(always)]
+fn try_bus_adraln(ctx: &impl EbpfContext) -> Result<(), Loss> {
+    let regs = UserRegisters::current().map_err(|_errno| Loss::SignalUnreadable)?;
+    let armed = Armed::from_number(config::ARMED.load());
+    let Some(event) = classify::sigbus(regs.orig_ax, regs.flags, armed) else {
+        debug!(
+            ctx,
+            "a SIGBUS that a process sent (system call {})", regs.orig_ax
+        );
+        return Ok(());
+    };
+    mark_bus_lock_call();
+    let ip = match event {
+        // The saved registers are the VMM's; the guest's instruction pointer is not among them.
+        Event::GuestSplitLockSigbus => 0,
+        _ => regs.ip,
+    };
+    count(ctx, Hook::SignalGenerate, event, Detail::at(ip))
+}
+
+/// Notes in a call of `handle_bus_lock` under way that it sent this signal.
+#[inline(always)]
+fn mark_bus_lock_call() {
+    let key = CallKey {
+        pid_tgid: bpf_get_current_pid_tgid(),
+        hook: Hook::HandleBusLock as u32,
+        reserved: 0,
+    };
+    if let Some(call) = CALLS.get_ptr_mut(key) {
+        // SAFETY: an entry of the current thread, which is inside that call.
+        unsafe { (*call).sigbus = 1 };
+    }
+}

@@ -1,0 +1,71 @@
+//! `cargo xtask ci`: everything that must be green.
+
+use anyhow::{Result, bail};
+
+use crate::{
+    bpf_toolchain::{lints, record::Record},
+    command::{self, run},
+    setup,
+    steps::{self, Steps},
+    test::{self, Skipping},
+    tools::Prometheus,
+    workspace::Workspace,
+};
+
+/// Runs every check, also after one has failed, and ends with a table.
+pub fn ci(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    match prepare(workspace, steps) {
+        Ok((record, prometheus)) => checks(workspace, steps, &record, &prometheus),
+        Err(error) => steps::report(&error),
+    }
+    steps.finish()
+}
+
+fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<(Record, Prometheus)> {
+    let record = setup::setup(workspace, steps)?;
+    let found = steps.run("programs for tests", || {
+        Prometheus::find(workspace, Skipping::Refused)
+    })?;
+    let Some(prometheus) = found else {
+        bail!("no prometheus");
+    };
+    Ok((record, prometheus))
+}
+
+fn checks(workspace: &Workspace, steps: &mut Steps, record: &Record, prometheus: &Prometheus) {
+    steps.check("format", || {
+        run(workspace.cargo().args(["fmt", "--all", "--check"]))
+    });
+    steps.check("lints", || {
+        run(workspace
+            .cargo()
+            .args(["clippy", "--all-targets", "--", "-D", "warnings"]))
+    });
+    bpf_lints(workspace, steps, record);
+    steps.check("tests", || {
+        let sudo = !command::is_root();
+        if sudo && command::on_path("sudo").is_none() {
+            bail!("none may skip here, and some need root's rights: be root, or have sudo");
+        }
+        run(&mut test::cargo_test(
+            workspace,
+            Some(prometheus),
+            Skipping::Refused,
+            sudo,
+        ))
+    });
+    steps.check("documentation", || {
+        run(workspace
+            .cargo()
+            .args(["doc", "--no-deps"])
+            .env("RUSTDOCFLAGS", "-D warnings"))
+    });
+}
+
+fn bpf_lints(workspace: &Workspace, steps: &mut Steps, record: &Record) {
+    steps.check_if_possible(
+        "lints of the BPF programs",
+        || lints::ensure_clippy(record),
+        || lints::clippy(workspace, record),
+    );
+}

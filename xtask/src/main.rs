@@ -1,0 +1,96 @@
+//! Everything that a person types in this repository: `cargo xtask VERB`.
+//!
+//! One module per verb; what they share is below them: [`bpf_toolchain`] (what
+//! compiles BPF), [`tools`] (programs that tests talk to), [`apt`], [`command`],
+//! [`steps`] and [`workspace`].
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod apt;
+mod bpf_toolchain;
+mod build;
+mod ci;
+mod command;
+mod run;
+mod setup;
+mod steps;
+mod test;
+mod tools;
+mod workspace;
+
+use crate::{steps::Steps, workspace::Workspace};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Find what compiles BPF, install or build what is missing
+    Setup,
+    /// Set up and build the agent
+    Build(build::BuildOptions),
+    /// Set up, build and start the agent: `cargo xtask run -- ARGUMENTS OF splitlock-agent run`
+    Run(run::RunOptions),
+    /// Set up and run all tests: `cargo xtask test -- FILTER`
+    Test(test::TestOptions),
+    /// Everything that must be green: tests (none may skip), format, lints, documentation
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let Cli { verb } = Cli::parse();
+    match execute(verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // `{:#}` and not the debug form: a backtrace of xtask helps nobody.
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(verb: Verb) -> Result<()> {
+    let workspace = Workspace::locate()?;
+    let mut steps = Steps::default();
+    match verb {
+        Verb::Setup => setup::setup(&workspace, &mut steps).map(|_| ()),
+        Verb::Build(options) => build::build(&workspace, &mut steps, &options).map(|_| ()),
+        Verb::Run(options) => run::run(&workspace, &mut steps, options),
+        Verb::Test(options) => test::test(&workspace, &mut steps, options),
+        Verb::Ci => ci::ci(&workspace, &mut steps),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_of_the_agent_and_of_the_tests_pass_through() {
+        let parse = |line: &[&str]| Cli::try_parse_from(line).is_ok();
+        assert!(parse(&[
+            "xtask",
+            "run",
+            "--release",
+            "--",
+            "--log.level",
+            "debug"
+        ]));
+        assert!(parse(&["xtask", "test", "--", "--exact", "a_test"]));
+        assert!(!parse(&["xtask", "run", "--log.level", "debug"]));
+    }
+}
