@@ -11,7 +11,7 @@ use std::{
 
 use aya::maps::MapError;
 use splitlock_common::{
-    Event, Loss, Trap,
+    Event, Loss, Origin, Trap,
     ledger::{SubjectKey, VcpuKey},
     record::{KIND_EVENT, Record},
 };
@@ -19,13 +19,19 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use crate::{
-    host::clock::{boot_ns, unix_seconds},
+    detection::Monitor,
+    host::{
+        self,
+        clock::{boot_ns, unix_seconds},
+        cpu::CpuFeatures,
+    },
     intake::{
         exit_rows::{ExitTally, RowHead},
         kernel_log::{Batch, KernelLog, Report, message::What},
         ledgers::Ledgers,
         records::Records,
     },
+    probes::programs::Programs,
     subjects::{SubjectId, death, process},
     table::{
         Table,
@@ -40,8 +46,10 @@ pub type Request = oneshot::Sender<Result<Snapshot, MapError>>;
 /// What does not change while the agent runs.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// The host.
-    pub host: HostFacts,
+    /// `uname -r`.
+    pub kernel: String,
+    /// The CPU's features; `None` where its flags could not be read.
+    pub cpu: Option<CpuFeatures>,
     /// The hooks.
     pub probes: Vec<ProbeRow>,
     /// The events that the kernel log counts, as no better hook is attached.
@@ -50,17 +58,26 @@ pub struct Facts {
 
 /// Where events come from.
 pub struct Sources {
+    /// The loaded programs.
+    pub programs: Programs,
     /// The ledgers.
     pub ledgers: Ledgers,
     /// The ring buffer.
     pub records: Records,
-    /// The kernel log and what was in it at the start, where it could be opened.
-    pub kernel_log: Option<(KernelLog, Batch)>,
+    /// The kernel log, where it could be opened.
+    pub kernel_log: Option<KernelLog>,
+    /// Reports that were in the kernel log at the start.
+    pub log_history: Option<Vec<Report>>,
+    /// Will tell where the kernel keeps the mode of detection, if it tells.
+    pub mode_address: oneshot::Receiver<u64>,
 }
 
 /// The agent's state. One task owns it.
 struct Agent {
     facts: Facts,
+    monitor: Monitor,
+    mode_address: Option<u64>,
+    programs: Programs,
     ledgers: Ledgers,
     table: Table,
     stories: Stories,
@@ -93,27 +110,30 @@ pub async fn run(
     sources: Sources,
     table: Table,
     facts: Facts,
+    monitor: Monitor,
     mut requests: mpsc::Receiver<Request>,
 ) {
     let (deaths, mut dead) = mpsc::unbounded_channel();
-    let (mut kernel_log, log_history) = match sources.kernel_log {
-        Some((log, history)) => (Some(log), Some(history)),
-        None => (None, None),
-    };
+    let mut kernel_log = sources.kernel_log;
     let mut records_source = Some(sources.records);
+    let mut mode_address = Some(sources.mode_address);
     let mut agent = Agent {
         facts,
+        monitor,
+        mode_address: None,
+        programs: sources.programs,
         ledgers: sources.ledgers,
         table,
         stories: Stories::default(),
         log_reports: LogReports::default(),
-        log_history: log_history.as_ref().map(|history| {
+        log_history: sources.log_history.map(|history| {
             let mut reports = LogReports::default();
-            reports.add(&history.reports);
+            reports.add(&history);
             reports
         }),
         deaths,
     };
+    agent.look_at_host();
     let mut records = vec![];
     loop {
         tokio::select! {
@@ -132,6 +152,11 @@ pub async fn run(
                     records_source = None;
                 }
             },
+            address = known(&mut mode_address) => {
+                mode_address = None;
+                agent.mode_address = address;
+                agent.look_at_host();
+            }
             result = next_log(&mut kernel_log) => match result {
                 Ok(batch) => agent.take_log(&batch),
                 Err(error) => {
@@ -146,6 +171,14 @@ pub async fn run(
 async fn next_records(source: &mut Option<Records>, records: &mut Vec<Record>) -> io::Result<()> {
     match source {
         Some(source) => source.next(records).await,
+        None => pending().await,
+    }
+}
+
+async fn known(address: &mut Option<oneshot::Receiver<u64>>) -> Option<u64> {
+    match address {
+        // The sender goes without a word where the kernel does not tell.
+        Some(address) => address.await.ok(),
         None => pending().await,
     }
 }
@@ -289,13 +322,49 @@ impl Agent {
         (id, is_vcpu)
     }
 
+    /// Reads what may have changed about the host, and tells the programs.
+    fn look_at_host(&mut self) {
+        self.monitor.read_mitigation(host::mitigation());
+        if let Some(value) = self
+            .mode_address
+            .and_then(|address| self.programs.read_word(address))
+        {
+            self.monitor.read_memory(value);
+        }
+        if let Err(error) = self.programs.set(self.monitor.settings()) {
+            warn!(%error, "the programs cannot be told the mode of detection");
+        }
+    }
+
+    fn host_facts(&self) -> HostFacts {
+        let reported = self.table.host_count(Event::GuestBusLockReported) > 0;
+        let sees = [
+            (Origin::User, self.monitor.sees_user()),
+            (Origin::Guest, self.monitor.sees_guest(reported)),
+        ];
+        let detection = self.monitor.detection();
+        HostFacts {
+            kernel: self.facts.kernel.clone(),
+            cpu_features: self.facts.cpu.map(CpuFeatures::by_name).unwrap_or_default(),
+            detection_mode: detection.mode.name(),
+            detection_source: detection.source.name(),
+            sees: sees
+                .into_iter()
+                .filter_map(|(origin, sees)| Some((origin.name(), sees?)))
+                .collect(),
+            mitigation: self.monitor.mitigation(),
+            changes: self.monitor.changes(),
+        }
+    }
+
     fn snapshot(&mut self) -> Result<Snapshot, MapError> {
+        self.look_at_host();
         self.read_all()?;
         self.table.expire(Instant::now());
         Ok(Snapshot {
             schema: SCHEMA,
             taken_at: unix_seconds(boot_ns()),
-            host: self.facts.host.clone(),
+            host: self.host_facts(),
             host_traps: self.table.host_traps(),
             processes: self.table.processes(),
             vms: self.table.vms(),

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::probes::plan::Choice;
+
 /// Split locks and bus locks per process and per VM, as Prometheus metrics.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -93,6 +95,11 @@ pub struct RunOptions {
         value_parser = clap::value_parser!(u32).range(0..=1_000_000)
     )]
     pub limit_records: u32,
+
+    /// Attach a hook in one way only, or not at all (`none`), such as `kvm_exit=none`; may be given
+    /// several times. The names are those of `splitlock_probe_attached`.
+    #[arg(long = "probe", value_name = "NAME=VIA")]
+    pub probes: Vec<Choice>,
 
     /// How long the series of an ended process or VM stay, such as `15m`, `90s`, `1h`.
     #[arg(

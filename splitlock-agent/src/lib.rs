@@ -2,10 +2,11 @@
 //!
 //! A pipeline whose stages are the modules, in the direction of the data:
 //! [`host`] → [`probes`] → [`intake`] → [`subjects`] → [`table`] → [`export`].
-//! [`agent`] is the task that runs it, [`run`] the daemon around that.
+//! [`detection`] says whether the host would notice at all. [`agent`] is the task that runs it, [`run`] the daemon around that.
 
 pub mod agent;
 pub mod cli;
+pub mod detection;
 pub mod export;
 pub mod host;
 pub mod intake;

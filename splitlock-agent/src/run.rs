@@ -8,27 +8,30 @@ use splitlock_common::{Event, Hook, HookSet, authority::authority};
 use tokio::{
     select,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
-use tracing::{info, level_filters::LevelFilter, warn};
+use tracing::{debug, info, level_filters::LevelFilter, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     agent::{self, Facts, Sources},
     cli::{LogFormat, LogLevel, RunOptions},
+    detection::{Monitor, evidence::Evidence},
     export::server::Server,
-    host::{Host, privileges, tracefs, tracefs::Tracefs},
-    intake::{kernel_log::KernelLog, ledgers::Ledgers, records::Records},
+    host::{self, Host, privileges, symbols, tracefs, tracefs::Tracefs},
+    intake::{
+        kernel_log::{Batch, KernelLog},
+        ledgers::Ledgers,
+        records::Records,
+    },
     probes::{
         Probe,
         attach::{self, Sizes},
         catalogue, plan,
+        programs::Programs,
     },
     readiness::readable,
-    table::{
-        Limits, Table,
-        snapshot::{HostFacts, ProbeRow},
-    },
+    table::{Limits, Table, snapshot::ProbeRow},
 };
 
 /// Entries of the trap ledger beyond those with series: subjects past the limits, and the dead
@@ -85,7 +88,8 @@ async fn serve(options: &RunOptions, host: &Host) -> Result<()> {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("/dev/kmsg: {error}")),
     };
-    let plan = plan::plan(host);
+    let mut plan = plan::plan(host);
+    plan.restrict(&options.probes);
     let sizes = sizes(options);
     let mut ebpf = attach::load(&plan, sizes, options.log_level == LogLevel::Debug)?;
     forward_debug_lines(&mut ebpf, options.log_level);
@@ -93,10 +97,15 @@ async fn serve(options: &RunOptions, host: &Host) -> Result<()> {
     let records = Records::take(&mut ebpf)?;
     let probes = attach::attach(&mut ebpf, plan, &log_state, host.kernel_version())?;
 
+    let (kernel_log, history) = opened.ok().unzip();
+    let monitor = monitor(host, history.as_ref(), &probes);
     let sources = Sources {
+        programs: Programs::new(ebpf)?,
         ledgers,
         records,
-        kernel_log: opened.ok(),
+        kernel_log,
+        log_history: history.map(|history| history.reports),
+        mode_address: look_up_mode(),
     };
     let table = Table::new(Limits {
         processes: options.limit_processes as usize,
@@ -106,7 +115,8 @@ async fn serve(options: &RunOptions, host: &Host) -> Result<()> {
     let address = server.address().context("the listener's address")?;
     info!("serving on http://{address}{}", options.telemetry_path);
 
-    let agent = pin!(agent::run(sources, table, facts(host, &probes), questions));
+    let facts = facts(host, &probes);
+    let agent = pin!(agent::run(sources, table, facts, monitor, questions));
     let server = pin!(server.serve());
     select! {
         () = agent => {}
@@ -114,7 +124,7 @@ async fn serve(options: &RunOptions, host: &Host) -> Result<()> {
         _ = interrupt.recv() => info!("SIGINT: ending"),
         _ = terminate.recv() => info!("SIGTERM: ending"),
     }
-    // The programs and maps end with `ebpf` and with what the agent took of it.
+    // The programs and maps end with the agent, which owns them.
     Ok(())
 }
 
@@ -127,21 +137,46 @@ fn sizes(options: &RunOptions) -> Sizes {
     }
 }
 
-fn facts(host: &Host, probes: &[Probe]) -> Facts {
-    let attached = probes
+/// The kernel's variable with the mode of detection, static in arch/x86/kernel/cpu/bus_lock.c
+/// (before 6.14 intel.c).
+const MODE_SYMBOL: &str = "sld_state";
+
+/// Looks the variable up beside everything else, as the kernel takes its time to list its symbols.
+fn look_up_mode() -> oneshot::Receiver<u64> {
+    let (sender, address) = oneshot::channel();
+    std::thread::spawn(move || match symbols::data_address(MODE_SYMBOL) {
+        Ok(Some(found)) => {
+            // The agent may have ended meanwhile.
+            let _ = sender.send(found);
+        }
+        Ok(None) => debug!("the kernel does not tell where {MODE_SYMBOL} is"),
+        Err(error) => debug!(%error, "/proc/kallsyms"),
+    });
+    address
+}
+
+fn attached(probes: &[Probe]) -> HookSet {
+    probes
         .iter()
         .filter(|probe| probe.via.is_some())
-        .fold(HookSet::empty(), |set, probe| set.with(probe.hook));
+        .fold(HookSet::empty(), |set, probe| set.with(probe.hook))
+}
+
+fn monitor(host: &Host, history: Option<&Batch>, probes: &[Probe]) -> Monitor {
+    let evidence = Evidence {
+        cpu: host.cpu,
+        parameter: host.parameter.clone(),
+        message: history.and_then(|history| history.setup),
+        memory: None,
+    };
+    Monitor::new(evidence, host::mitigation(), attached(probes))
+}
+
+fn facts(host: &Host, probes: &[Probe]) -> Facts {
+    let attached = attached(probes);
     Facts {
-        host: HostFacts {
-            kernel: host.kernel_release.clone(),
-            cpu_features: [
-                ("split_lock_detect", host.cpu.split_lock_detect),
-                ("bus_lock_detect", host.cpu.bus_lock_detect),
-            ]
-            .into(),
-            mitigation: host.mitigation,
-        },
+        kernel: host.kernel_release.clone(),
+        cpu: host.cpu,
         probes: probes.iter().map(probe_row).collect(),
         counted_by_log: Event::ALL
             .into_iter()

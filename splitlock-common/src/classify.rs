@@ -5,7 +5,7 @@
 //! `arch/x86/kernel/traps.c`,
 //! <https://github.com/torvalds/linux/blob/v6.18/arch/x86/kernel/cpu/bus_lock.c>.
 
-use crate::{authority::Armed, trap::Event};
+use crate::{authority::Armed, mode::Mode, trap::Event};
 
 /// `SIGBUS` on x86.
 pub const SIGBUS: i32 = 7;
@@ -73,15 +73,17 @@ pub fn guest_split_lock(handled: bool) -> Event {
 
 /// The return of `handle_bus_lock(regs)`, which tells nothing itself: what was seen between its
 /// entry and its return does. A slow console can hold a warning up for as long as a throttling
-/// step, so the time counts only where the ratelimit mode is possible.
+/// step, so the time counts only in ratelimit mode. `None` where the kernel did nothing.
 #[inline(always)]
-pub fn user_bus_lock(sigbus_sent: bool, inside_ns: u64, may_throttle: bool) -> Event {
+pub fn user_bus_lock(sigbus_sent: bool, inside_ns: u64, mode: Mode) -> Option<Event> {
     if sigbus_sent {
-        Event::UserBusLockSigbus
-    } else if may_throttle && inside_ns >= THROTTLE_STEP_NS {
-        Event::UserBusLockThrottled
+        Some(Event::UserBusLockSigbus)
+    } else if matches!(mode, Mode::Off) {
+        None
+    } else if matches!(mode, Mode::Ratelimit) && inside_ns >= THROTTLE_STEP_NS {
+        Some(Event::UserBusLockThrottled)
     } else {
-        Event::UserBusLockWarned
+        Some(Event::UserBusLockWarned)
     }
 }
 
@@ -196,22 +198,18 @@ mod tests {
     #[test]
     fn a_bus_lock_is_read_by_what_happened_inside() {
         let step = THROTTLE_STEP_NS;
-        assert_eq!(
-            user_bus_lock(true, 5 * step, true),
-            Event::UserBusLockSigbus
+        let (warned, throttled, sigbus) = (
+            Some(Event::UserBusLockWarned),
+            Some(Event::UserBusLockThrottled),
+            Some(Event::UserBusLockSigbus),
         );
-        assert_eq!(
-            user_bus_lock(false, step, true),
-            Event::UserBusLockThrottled
-        );
-        assert_eq!(
-            user_bus_lock(false, step - 1, true),
-            Event::UserBusLockWarned
-        );
-        assert_eq!(
-            user_bus_lock(false, 5 * step, false),
-            Event::UserBusLockWarned
-        );
+        assert_eq!(user_bus_lock(true, 5 * step, Mode::Ratelimit), sigbus);
+        assert_eq!(user_bus_lock(true, 0, Mode::Off), sigbus);
+        assert_eq!(user_bus_lock(false, step, Mode::Ratelimit), throttled);
+        assert_eq!(user_bus_lock(false, step - 1, Mode::Ratelimit), warned);
+        assert_eq!(user_bus_lock(false, 5 * step, Mode::Warn), warned);
+        assert_eq!(user_bus_lock(false, 5 * step, Mode::Unknown), warned);
+        assert_eq!(user_bus_lock(false, 5 * step, Mode::Off), None);
     }
 
     #[test]

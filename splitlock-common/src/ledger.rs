@@ -28,6 +28,16 @@ pub struct HostCounters {
     pub lost: [u64; LOSS_SLOTS],
 }
 
+/// What the agent knows of the host and may learn anew while the programs run.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Settings {
+    /// Number of the [`crate::Mode`].
+    pub mode: u32,
+    /// Number of the [`crate::Armed`].
+    pub armed: u32,
+}
+
 /// A thread group for its whole life: a pid that is used again has another start time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]

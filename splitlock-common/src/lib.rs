@@ -11,9 +11,11 @@ pub mod classify;
 pub mod exit_reason;
 pub mod ledger;
 pub mod loss;
+pub mod mode;
 pub mod record;
 pub mod trap;
 
 pub use authority::{Armed, EventSet, Hook, HookSet};
 pub use loss::Loss;
+pub use mode::Mode;
 pub use trap::{Event, Lock, Origin, Outcome, Trap};

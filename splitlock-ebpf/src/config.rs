@@ -1,13 +1,33 @@
-//! Read-only globals that the agent sets before it loads the programs.
+//! What the agent tells the programs: read-only globals, set before they are loaded, and a few
+//! settings that it may learn later.
 //!
 //! Field offsets come from the running kernel's BTF and tracefs `format` files, in bytes.
 //! [`ABSENT`] says that this kernel has no such field. The verifier knows the values, so a
 //! branch that a kernel cannot take is not even checked there.
 
 use aya_ebpf::Global;
+use splitlock_common::{Armed, Mode};
+
+use crate::maps::SETTINGS;
 
 /// The offset of a field that this kernel lacks.
 pub const ABSENT: u32 = u32::MAX;
+
+/// Which exception is armed, as far as the agent knows.
+#[inline(always)]
+pub fn armed() -> Armed {
+    SETTINGS.get(0).map_or(Armed::Unknown, |settings| {
+        Armed::from_number(settings.armed)
+    })
+}
+
+/// The mode of detection, as far as the agent knows.
+#[inline(always)]
+pub fn mode() -> Mode {
+    SETTINGS
+        .get(0)
+        .map_or(Mode::Unknown, |settings| Mode::from_number(settings.mode))
+}
 
 macro_rules! globals {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr;)*) => {
@@ -62,10 +82,6 @@ globals! {
     EXIT_GUEST_RIP: u32 = ABSENT;
     /// Record of `kvm_exit`: `vcpu_id`.
     EXIT_VCPU_ID: u32 = ABSENT;
-    /// Number of `splitlock_common::Armed`.
-    ARMED: u32 = 0;
-    /// 1 if the ratelimit mode is possible here.
-    MAY_THROTTLE: u32 = 0;
     /// Records that one subject may write in one second.
     RECORDS_PER_SECOND: u32 = 10;
 }

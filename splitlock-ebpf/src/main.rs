@@ -11,6 +11,7 @@ mod config;
 mod exit_ledger;
 mod kvm;
 mod maps;
+mod memory;
 mod record;
 mod signal;
 mod split_lock;

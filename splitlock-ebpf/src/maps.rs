@@ -7,7 +7,9 @@ use aya_ebpf::{
 };
 use splitlock_common::{
     Hook,
-    ledger::{Call, CallKey, ExitRow, HostCounters, RowCache, SubjectKey, TrapEntry, VcpuKey},
+    ledger::{
+        Call, CallKey, ExitRow, HostCounters, RowCache, Settings, SubjectKey, TrapEntry, VcpuKey,
+    },
     record::Record,
 };
 
@@ -15,6 +17,10 @@ use splitlock_common::{
 /// Empty until the agent knows which hooks are attached, so that nothing is counted twice.
 #[btf_map]
 pub static AUTHORITY: Array<u32, { Hook::COUNT }> = Array::new();
+
+/// What the agent knows of the host and may learn anew.
+#[btf_map]
+pub static SETTINGS: Array<Settings, 1> = Array::new();
 
 /// Totals of the host: exact also when the ledger is full.
 #[btf_map]

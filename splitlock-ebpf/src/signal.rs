@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use splitlock_common::{
-    Armed, Event, Hook, Loss,
+    Event, Hook, Loss,
     classify::{self, BUS_ADRALN, SIGBUS},
     ledger::CallKey,
 };
@@ -77,8 +77,7 @@ fn try_classic(ctx: &TracePointContext) -> Result<(), Loss> {
 #[inline(always)]
 fn try_bus_adraln(ctx: &impl EbpfContext) -> Result<(), Loss> {
     let regs = UserRegisters::current().map_err(|_errno| Loss::SignalUnreadable)?;
-    let armed = Armed::from_number(config::ARMED.load());
-    let Some(event) = classify::sigbus(regs.orig_ax, regs.flags, armed) else {
+    let Some(event) = classify::sigbus(regs.orig_ax, regs.flags, config::armed()) else {
         debug!(
             ctx,
             "a SIGBUS that a process sent (system call {})", regs.orig_ax

@@ -10,7 +10,7 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 use splitlock_common::{
-    Hook, Loss,
+    Event, Hook, Loss,
     classify::{self, SYSCALL_IOCTL},
     ledger::{Call, CallKey},
 };
@@ -118,9 +118,16 @@ fn open_bus(regs: u64) -> Result<(), Loss> {
 fn close_bus(ctx: &impl EbpfContext, _nothing: u64) -> Result<(), Loss> {
     let call = close(Hook::HandleBusLock)?;
     let inside_ns = now_ns().wrapping_sub(call.entered_ns);
-    let may_throttle = config::MAY_THROTTLE.load() == 1;
-    let event = classify::user_bus_lock(call.sigbus != 0, inside_ns, may_throttle);
-    count(ctx, Hook::HandleBusLock, event, Detail::at(call.ip))
+    match classify::user_bus_lock(call.sigbus != 0, inside_ns, config::mode()) {
+        Some(event) => {
+            count(ctx, Hook::HandleBusLock, event, Detail::at(call.ip))?;
+            match event {
+                Event::UserBusLockThrottled => add_delay(ctx, false, inside_ns),
+                _ => Ok(()),
+            }
+        }
+        None => Ok(()),
+    }
 }
 
 #[inline(always)]
@@ -151,8 +158,13 @@ fn open(hook: Hook, ip: u64, eflags: u64) -> Result<(), Loss> {
         eflags,
         sigbus: 0,
     };
+    let key = key(hook);
+    // A call of this thread that was never closed: its return was missed.
+    if CALLS.get_ptr(key).is_some() {
+        lost(Loss::CallUntracked);
+    }
     CALLS
-        .insert(key(hook), call, 0)
+        .insert(key, call, 0)
         .map_err(|_errno| Loss::CallUntracked)
 }
 

@@ -8,7 +8,7 @@ use prometheus::{
     process_collector::ProcessCollector,
     proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
 };
-use splitlock_common::{Event, Lock};
+use splitlock_common::{Event, Lock, Mode};
 
 use super::metrics::{self, Family};
 use crate::table::snapshot::{ProcessRow, Snapshot, TrapCount, VmRow};
@@ -118,6 +118,19 @@ fn host(snapshot: &Snapshot) -> Vec<Series> {
     for (kind, count) in &snapshot.overflow_traps {
         overflow.add(&[kind], *count as f64);
     }
+    let mut mode = Series::of(&metrics::DETECTION_MODE);
+    for known in Mode::ALL {
+        let is_it = known.name() == snapshot.host.detection_mode;
+        mode.add(&[known.name()], f64::from(u8::from(is_it)));
+    }
+    let mut source = Series::of(&metrics::DETECTION_SOURCE);
+    source.add(&[snapshot.host.detection_source], 1.0);
+    let mut sees = Series::of(&metrics::SEES);
+    for (origin, sees_it) in &snapshot.host.sees {
+        sees.add(&[origin], f64::from(u8::from(*sees_it)));
+    }
+    let mut changes = Series::of(&metrics::DETECTION_CHANGES);
+    changes.add(&[], snapshot.host.changes as f64);
     let mut features = Series::of(&metrics::CPU_FEATURE);
     for (feature, has) in &snapshot.host.cpu_features {
         features.add(&[feature], f64::from(u8::from(*has)));
@@ -134,7 +147,9 @@ fn host(snapshot: &Snapshot) -> Vec<Series> {
     for (trap, count) in snapshot.kernel_log_history.iter().flatten() {
         history.add(&[trap], *count as f64);
     }
-    vec![traps, overflow, features, mitigation, reports, history]
+    vec![
+        traps, overflow, mode, source, sees, changes, features, mitigation, reports, history,
+    ]
 }
 
 /// What the series of one comm and pid show: the sum over the processes that share them.

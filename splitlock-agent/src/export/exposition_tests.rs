@@ -55,7 +55,11 @@ fn snapshot() -> Snapshot {
         host: HostFacts {
             kernel: "6.18.0".to_owned(),
             cpu_features: BTreeMap::from([("split_lock_detect", true), ("bus_lock_detect", false)]),
+            detection_mode: "fatal",
+            detection_source: "memory",
+            sees: BTreeMap::from([("user", true), ("guest", false)]),
             mitigation: Some(true),
+            changes: 2,
         },
         host_traps: Event::ALL
             .iter()
@@ -124,6 +128,12 @@ fn values_and_labels() {
         r#"splitlock_overflow_traps_total{kind="process"} 0"#,
         r#"splitlock_host_cpu_feature{feature="split_lock_detect"} 1"#,
         "splitlock_host_mitigation_enabled 1",
+        r#"splitlock_host_detection_mode{mode="fatal"} 1"#,
+        r#"splitlock_host_detection_mode{mode="warn"} 0"#,
+        r#"splitlock_host_detection_source_info{source="memory"} 1"#,
+        r#"splitlock_host_sees{origin="user"} 1"#,
+        r#"splitlock_host_sees{origin="guest"} 0"#,
+        "splitlock_host_detection_changes_total 2",
         r#"splitlock_kernel_log_history_reports{trap="split_lock"} 4"#,
         r#"splitlock_probe_attached{probe="signal_generate",via="raw_tracepoint",counts="every_trap"} 1"#,
         r#"splitlock_probe_attached{probe="split_lock_warn",via="none",counts="none"} 0"#,

@@ -58,6 +58,14 @@ families! {
         "Returns from KVM to the VMM by the kernel's name of their reason (KVM_EXIT_*).";
     OVERFLOW_TRAPS: COUNTER "splitlock_overflow_traps_total" ["kind"]
         "Locks of processes or VMs that have no series of their own, as a limit was reached.";
+    DETECTION_MODE: GAUGE "splitlock_host_detection_mode" ["mode"]
+        "1 for the mode of the kernel's detection, 0 for the others.";
+    DETECTION_SOURCE: GAUGE "splitlock_host_detection_source_info" ["source"]
+        "How the mode of detection is known.";
+    SEES: GAUGE "splitlock_host_sees" ["origin"]
+        "Whether a lock of this origin would be noticed on this host. Absent where the mode is unknown.";
+    DETECTION_CHANGES: COUNTER "splitlock_host_detection_changes_total" []
+        "How often the mode of detection or the mitigation was seen to change, at a scrape.";
     CPU_FEATURE: GAUGE "splitlock_host_cpu_feature" ["feature"]
         "Whether the kernel shows a CPU feature that can notice locks.";
     MITIGATION_ENABLED: GAUGE "splitlock_host_mitigation_enabled" []

@@ -32,6 +32,7 @@ pub fn render(snapshot: &Snapshot, telemetry_path: &str) -> String {
     page.raw(" · <a href=\"");
     page.text(telemetry_path);
     page.raw("\">metrics</a> · <a href=\"/api/v1/snapshot\">snapshot (JSON)</a></p>");
+    detection(&mut page, snapshot);
     host(&mut page, snapshot);
     vms(&mut page, snapshot);
     processes(&mut page, snapshot);
@@ -138,6 +139,28 @@ fn describe(traps: &[TrapCount]) -> String {
         })
         .collect();
     parts.join(", ")
+}
+
+fn detection(page: &mut Page, snapshot: &Snapshot) {
+    let host = &snapshot.host;
+    page.raw("<h2>Would this host notice?</h2><p>Detection is <strong>");
+    page.text(host.detection_mode);
+    page.raw("</strong> <span class=\"q\">(known from: ");
+    page.text(host.detection_source);
+    page.raw(")</span>. ");
+    for (origin, what) in [("user", "a process"), ("guest", "a guest")] {
+        page.raw("A lock of ");
+        page.text(what);
+        page.raw(match host.sees.get(origin) {
+            Some(true) => " would be noticed. ",
+            Some(false) => " would <strong>not</strong> be noticed. ",
+            None => " may or may not be noticed. ",
+        });
+    }
+    if host.mitigation == Some(false) {
+        page.raw("The kernel does not slow offenders down (kernel.split_lock_mitigate is 0).");
+    }
+    page.raw("</p>");
 }
 
 fn host(page: &mut Page, snapshot: &Snapshot) {

@@ -3,13 +3,12 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use splitlock_common::Armed;
-
 pub mod btf;
 pub mod clock;
 pub mod cpu;
 pub mod format;
 pub mod privileges;
+pub mod symbols;
 pub mod tracefs;
 
 use btf::{Btf, BtfError};
@@ -83,14 +82,10 @@ impl KernelLayout {
 pub struct Host {
     /// `uname -r`.
     pub kernel_release: String,
-    /// The CPU's features.
-    pub cpu: CpuFeatures,
-    /// Which exception is armed for user code.
-    pub armed: Armed,
-    /// Whether the boot parameter asked for the ratelimit mode.
-    pub ratelimit: bool,
-    /// `kernel.split_lock_mitigate` (6.2+, also in stable 6.0 and 6.1); `None` on other kernels.
-    pub mitigation: Option<bool>,
+    /// The CPU's features; `None` where its flags could not be read.
+    pub cpu: Option<CpuFeatures>,
+    /// The boot parameter `split_lock_detect=`.
+    pub parameter: Option<String>,
     /// Structure layouts.
     pub layout: Result<KernelLayout, String>,
     /// Record formats of the tracepoints asked for.
@@ -103,19 +98,11 @@ impl Host {
     /// Reads this machine; nothing here fails as a whole.
     pub fn read(tracefs: &Tracefs, tracepoints: &[Tracepoint]) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let cpu = CpuFeatures::parse(&read("/proc/cpuinfo"));
-        let ratelimit = cpu::asks_for_ratelimit(&read("/proc/cmdline"));
         let (layout, prototypes) = read_btf(tracepoints);
         Self {
             kernel_release: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            cpu,
-            armed: cpu::armed(cpu, ratelimit),
-            ratelimit,
-            mitigation: match read("/proc/sys/kernel/split_lock_mitigate").trim() {
-                "0" => Some(false),
-                "1" => Some(true),
-                _ => None,
-            },
+            cpu: CpuFeatures::parse(&read("/proc/cpuinfo")),
+            parameter: cpu::parameter(&read("/proc/cmdline")),
             layout,
             formats: tracepoints
                 .iter()
@@ -132,6 +119,19 @@ impl Host {
             .split(|c: char| !c.is_ascii_digit())
             .map(str::parse);
         Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    }
+}
+
+/// Whether `kernel.split_lock_mitigate` (6.2+, also in stable 6.0 and 6.1) is on; `None` on other
+/// kernels.
+pub fn mitigation() -> Option<bool> {
+    match fs::read_to_string("/proc/sys/kernel/split_lock_mitigate")
+        .ok()?
+        .trim()
+    {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
     }
 }
 

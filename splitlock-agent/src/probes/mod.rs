@@ -6,6 +6,7 @@ pub mod attach;
 pub mod catalogue;
 pub mod meaning;
 pub mod plan;
+pub mod programs;
 
 use catalogue::Via;
 use meaning::Counts;

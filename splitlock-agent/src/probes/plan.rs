@@ -1,6 +1,8 @@
 //! The plan: which rungs to try on this host, in which order, and what the programs must be told.
 //! A function of the host's facts; attaching may still refuse a planned rung.
 
+use std::str::FromStr;
+
 use splitlock_common::Hook;
 
 use super::catalogue::{
@@ -35,6 +37,75 @@ pub struct Plan {
     pub hooks: Vec<PlannedHook>,
     /// Program globals and their values.
     pub globals: Vec<(&'static str, u32)>,
+}
+
+/// A choice that the user makes for the agent: the one way to attach a hook, `None` for not at
+/// all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The hook.
+    pub hook: Hook,
+    /// The way.
+    pub via: Option<Via>,
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    /// Reads `NAME=VIA`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, via) = text
+            .split_once('=')
+            .ok_or("a hook and a way, such as kvm_exit=tracepoint or kvm_exit=none")?;
+        let ladder = LADDERS
+            .iter()
+            .find(|ladder| ladder.hook.name() == name)
+            .ok_or_else(|| {
+                let names: Vec<&str> = Hook::ALL.iter().map(|hook| hook.name()).collect();
+                format!("no hook {name}; there are {}", names.join(", "))
+            })?;
+        if via == "none" {
+            return Ok(Self {
+                hook: ladder.hook,
+                via: None,
+            });
+        }
+        let ways: Vec<Via> = ladder.rungs.iter().map(|rung| rung.via).collect();
+        match ways.iter().find(|way| way.name() == via) {
+            Some(way) => Ok(Self {
+                hook: ladder.hook,
+                via: Some(*way),
+            }),
+            None => {
+                let names: Vec<&str> = ways.iter().map(|way| way.name()).collect();
+                Err(format!(
+                    "{name} has no way {via}; there are {}, none",
+                    names.join(", ")
+                ))
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Leaves of each hook that was chosen for only the chosen way.
+    pub fn restrict(&mut self, choices: &[Choice]) {
+        for Choice { hook, via } in choices {
+            let Some(planned) = self.hooks.iter_mut().find(|planned| planned.hook == *hook) else {
+                continue;
+            };
+            let (kept, dropped) = planned
+                .rungs
+                .drain(..)
+                .partition(|rung| Some(rung.via) == *via);
+            planned.rungs = kept;
+            let dropped: Vec<&'static Rung> = dropped;
+            planned.refusals.extend(dropped.iter().map(|rung| Refusal {
+                via: rung.via,
+                reason: "ruled out by --probe".to_owned(),
+            }));
+        }
+    }
 }
 
 /// Makes the plan for a host.
@@ -111,10 +182,7 @@ fn offset(format: &Format, field: &RecordField) -> Result<u32, String> {
 }
 
 fn globals(host: &Host) -> Vec<(&'static str, u32)> {
-    let mut globals = vec![
-        ("ARMED", host.armed as u32),
-        ("MAY_THROTTLE", u32::from(host.ratelimit)),
-    ];
+    let mut globals = vec![];
     if let Ok(layout) = &host.layout {
         globals.extend([
             ("TASK_GROUP_LEADER", layout.task_group_leader),
@@ -213,10 +281,8 @@ mod tests {
     fn host() -> Host {
         Host {
             kernel_release: "6.18.0".to_owned(),
-            cpu: Default::default(),
-            armed: Default::default(),
-            ratelimit: false,
-            mitigation: None,
+            cpu: None,
+            parameter: None,
             layout: Ok(LAYOUT),
             formats: TRACEPOINTS
                 .iter()
@@ -313,6 +379,58 @@ mod tests {
             assert_eq!(ways(&plan, Hook::SignalGenerate), [Via::RawTracepoint]);
             assert_eq!(global(&plan, "SIGNAL_CODE"), None);
         }
+    }
+
+    #[test]
+    fn choices_are_read_by_the_names_of_the_metrics() {
+        let read = |text: &str| text.parse::<Choice>();
+        let choice = |hook, via| Ok(Choice { hook, via });
+        assert_eq!(
+            read("signal_generate=tracepoint"),
+            choice(Hook::SignalGenerate, Some(Via::Tracepoint))
+        );
+        assert_eq!(read("kernel_log=none"), choice(Hook::KernelLog, None));
+        for (text, part) in [
+            ("kvm_exit", "kvm_exit=tracepoint"),
+            ("kvm=none", "no hook kvm"),
+            (
+                "kvm_exit=kprobe",
+                "no way kprobe; there are tracepoint, none",
+            ),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        for ladder in &LADDERS {
+            for rung in ladder.rungs {
+                let text = format!("{}={}", ladder.hook.name(), rung.via.name());
+                assert_eq!(read(&text), choice(ladder.hook, Some(rung.via)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_choice_leaves_one_way_or_none() {
+        let mut plan = plan(&host());
+        plan.restrict(&[
+            Choice {
+                hook: Hook::SignalGenerate,
+                via: Some(Via::Tracepoint),
+            },
+            Choice {
+                hook: Hook::HandleBusLock,
+                via: None,
+            },
+        ]);
+        assert_eq!(ways(&plan, Hook::SignalGenerate), [Via::Tracepoint]);
+        assert_eq!(ways(&plan, Hook::HandleBusLock), []);
+        assert_eq!(
+            ways(&plan, Hook::HandleUserSplitLock),
+            [Via::Fentry, Via::Kprobe]
+        );
+        let refusals = &plan.hooks[Hook::HandleBusLock as usize].refusals;
+        assert_eq!(refusals.len(), 2);
+        assert_eq!(refusals[0].reason, "ruled out by --probe");
     }
 
     #[test]

@@ -217,11 +217,13 @@ impl Table {
     pub fn host_traps(&self) -> Vec<TrapCount> {
         Event::ALL
             .iter()
-            .filter_map(|event| {
-                let count = self.host.events[event.index()] + self.logged[event.index()];
-                Some(TrapCount::new(event.lock()?, count))
-            })
+            .filter_map(|event| Some(TrapCount::new(event.lock()?, self.host_count(*event))))
             .collect()
+    }
+
+    /// How often an event happened on the host.
+    pub fn host_count(&self, event: Event) -> u64 {
+        self.host.events[event.index()] + self.logged[event.index()]
     }
 
     /// The processes with series.

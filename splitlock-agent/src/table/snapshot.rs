@@ -138,8 +138,16 @@ pub struct HostFacts {
     pub kernel: String,
     /// CPU features that can notice locks, and whether this host has them.
     pub cpu_features: BTreeMap<&'static str, bool>,
+    /// The mode of detection.
+    pub detection_mode: &'static str,
+    /// How the mode is known.
+    pub detection_source: &'static str,
+    /// Whether a lock of each origin would be noticed; absent where the mode is unknown.
+    pub sees: BTreeMap<&'static str, bool>,
     /// `kernel.split_lock_mitigate`, where the kernel has it.
     pub mitigation: Option<bool>,
+    /// How often the mode or the mitigation was seen to change.
+    pub changes: u64,
 }
 
 /// One event, as the ring buffer told it.

@@ -110,6 +110,19 @@ impl Agent {
         serde_json::from_str(&self.get("/api/v1/snapshot")).expect("the snapshot is JSON")
     }
 
+    /// How a hook is attached; `none` where it is not.
+    #[track_caller]
+    pub fn via(&self, hook: &str) -> String {
+        let start = format!(r#"splitlock_probe_attached{{probe="{hook}",via=""#);
+        let metrics = self.metrics();
+        metrics
+            .family("splitlock_probe_attached")
+            .keys()
+            .find_map(|series| series.strip_prefix(&start)?.split('"').next())
+            .unwrap_or_else(|| panic!("no hook {hook}"))
+            .to_owned()
+    }
+
     /// Waits until its metrics fulfil a condition.
     #[track_caller]
     pub fn wait_for(&self, what: &str, condition: impl Fn(&Metrics) -> bool) -> Metrics {

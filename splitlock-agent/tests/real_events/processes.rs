@@ -34,6 +34,11 @@ pub const TESTS: &[Test] = &[
         run: forged_signals_count_as_nothing,
     },
     Test {
+        name: "processes::the_classic_tracepoint_counts_the_same",
+        needs: &[Root],
+        run: the_classic_tracepoint_counts_the_same,
+    },
+    Test {
         name: "processes::other_bus_errors_count_as_nothing",
         needs: &[Root],
         run: other_bus_errors_count_as_nothing,
@@ -158,6 +163,29 @@ fn forged_signals_count_as_nothing() {
             assert_no_locks(&metrics);
         }
     }
+}
+
+fn the_classic_tracepoint_counts_the_same() {
+    let agent = Agent::start(&["--probe", "signal_generate=tracepoint"]);
+    assert_eq!(agent.via("signal_generate"), "tracepoint");
+    let event = Event::AlignmentCheck {
+        count: 1000,
+        threads: 2,
+    };
+    let mut child = Child::spawn(&event, "ac-classic");
+    child.run();
+    let event = Event::ForgedSignal {
+        forgery: Forgery::RtTgsigqueueinfo,
+        eflags_ac: true,
+        count: 100,
+    };
+    let mut forger = Child::spawn(&event, "forger-classic");
+    forger.run();
+    let metrics = agent.metrics();
+    assert_eq!(metrics.count(&checks("ac-classic", child.pid())), 1000);
+    let series = metrics.with_label("pid", &forger.pid().to_string());
+    assert!(series.is_empty(), "{series:?}");
+    assert_no_locks(&metrics);
 }
 
 fn other_bus_errors_count_as_nothing() {

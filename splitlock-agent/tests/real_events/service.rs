@@ -247,6 +247,7 @@ fn wrong_flags_are_named() {
         ("--limit.processes", "-1"),
         ("--limit.vcpus", "0"),
         ("--retention", "soon"),
+        ("--probe", "kvm_exit=kprobe"),
     ] {
         let output = output(Command::new(binary()).args(["run", &format!("{flag}={value}")]));
         assert_eq!(output.status.code(), Some(2), "{output:?}");

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 pub mod message;
 pub mod record;
 
-use message::{LogMessage, What};
+use message::{LogMessage, Setup, What};
 use record::Record;
 
 use crate::readiness::readable;
@@ -44,6 +44,8 @@ pub struct Report {
 pub struct Batch {
     /// The reports, oldest first.
     pub reports: Vec<Report>,
+    /// The last line about the set-up of detection.
+    pub setup: Option<Setup>,
     /// How often the kernel had overwritten records that were not read yet.
     pub overruns: u64,
     /// Records and split-lock messages that could not be understood.
@@ -69,6 +71,7 @@ impl Batch {
                 comm,
                 tid,
             }),
+            Ok(Some(LogMessage::Setup(setup))) => self.setup = Some(setup),
             Ok(_) => {}
             Err(_) => self.malformed += 1,
         }
