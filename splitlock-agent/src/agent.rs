@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     future::pending,
-    io,
+    io, mem,
     time::Instant,
 };
 
@@ -84,6 +84,8 @@ struct Agent {
     log_reports: LogReports,
     log_history: Option<LogReports>,
     deaths: mpsc::UnboundedSender<SubjectId>,
+    /// Subjects whose end could not be watched, as no descriptor was free.
+    unwatched: Vec<SubjectId>,
 }
 
 /// Reports of the kernel log: split locks, bus locks.
@@ -132,6 +134,7 @@ pub async fn run(
             reports
         }),
         deaths,
+        unwatched: vec![],
     };
     agent.look_at_host();
     let mut records = vec![];
@@ -217,9 +220,18 @@ impl Agent {
             debug!(pid = key.tgid, "a VM");
         }
         if self.table.knows(key.into()) {
-            death::watch(key.into(), &self.deaths);
+            self.watch(key.into());
         }
         Ok(())
+    }
+
+    fn watch(&mut self, id: SubjectId) {
+        if let Err(error) = death::watch(id, &self.deaths) {
+            if self.unwatched.is_empty() {
+                warn!(pid = id.pid, %error, "its end cannot be watched yet; tried again at each scrape");
+            }
+            self.unwatched.push(id);
+        }
     }
 
     /// The exit ledger's rows of the VMs that are `wanted`, added up per VM.
@@ -294,7 +306,7 @@ impl Agent {
                     .table
                     .count_logged(id, report.comm.as_bytes(), event, boot_ns())
             {
-                death::watch(id, &self.deaths);
+                self.watch(id);
             }
         }
     }
@@ -392,8 +404,9 @@ impl Agent {
                 news.push(key);
             }
         }
-        for key in news {
-            death::watch(key.into(), &self.deaths);
+        let again = mem::take(&mut self.unwatched);
+        for id in again.into_iter().chain(news.into_iter().map(Into::into)) {
+            self.watch(id);
         }
         // Last, so that the host's totals are never behind the subjects'.
         self.table.read_host(self.ledgers.host()?);

@@ -4,6 +4,7 @@ use std::{io::IsTerminal as _, pin::pin};
 
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use splitlock_common::{Event, Hook, HookSet, authority::authority};
 use tokio::{
     select,
@@ -50,6 +51,7 @@ pub fn run(options: &RunOptions) -> Result<()> {
     if let Some(missing) = privileges::missing() {
         bail!("{missing}");
     }
+    raise_descriptor_limit();
     // Before the runtime starts its threads, which inherit the mount namespace.
     let tracefs = tracefs::provide();
     match &tracefs {
@@ -70,6 +72,19 @@ pub fn run(options: &RunOptions) -> Result<()> {
         .build()
         .context("starting the runtime")?
         .block_on(serve(options, &host))
+}
+
+/// Each subject takes a descriptor, for its pidfd; the usual soft limit of 1,024 is for programs
+/// that use `select`.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        debug!(%error, "the limit of descriptors stays");
+    }
 }
 
 async fn serve(options: &RunOptions, host: &Host) -> Result<()> {

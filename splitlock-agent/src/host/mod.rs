@@ -62,18 +62,27 @@ impl KernelLayout {
             stack_to_pt_regs: if btf.has_enumerator("bpf_func_id", "BPF_FUNC_task_pt_regs")? {
                 None
             } else {
-                // `task_pt_regs`: they are at the top of the stack, whose size is that of
-                // `union thread_union`. Kernels that leave room above (FRED, 6.9) have the helper.
-                Some(
-                    btf.size("thread_union")?
-                        .saturating_sub(btf.size("pt_regs")?),
-                )
+                // `task_pt_regs`: they are at the top of the stack. Kernels that leave room above
+                // them (FRED, 6.9) have the helper.
+                Some(stack_size(btf).saturating_sub(btf.size("pt_regs")?))
             },
             pt_regs_ip: btf.member_offset("pt_regs", "ip")?,
             pt_regs_flags: btf.member_offset("pt_regs", "flags")?,
             pt_regs_orig_ax: btf.member_offset("pt_regs", "orig_ax")?,
             siginfo_code: btf.member_offset("kernel_siginfo", "si_code")?,
         })
+    }
+}
+
+/// Size of a task's kernel stack. `union thread_union` has it, where that is in BTF; else it is
+/// `THREAD_SIZE` of x86-64, four pages, and twice that with KASAN, which also gives a task its
+/// `kasan_depth` (arch/x86/include/asm/page_64_types.h and include/linux/sched.h, 5.10).
+fn stack_size(btf: &Btf<'_>) -> u32 {
+    const FOUR_PAGES: u32 = 4 * 4096;
+    match btf.size("thread_union") {
+        Ok(size) => size,
+        Err(_) if btf.member_offset("task_struct", "kasan_depth").is_ok() => 2 * FOUR_PAGES,
+        Err(_) => FOUR_PAGES,
     }
 }
 

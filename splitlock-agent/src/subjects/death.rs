@@ -16,24 +16,26 @@ use crate::readiness::readable;
 ///
 /// A pidfd becomes readable when the last thread of the group has ended, so nothing is counted
 /// for the subject after that.
-pub fn watch(subject: SubjectId, deaths: &UnboundedSender<SubjectId>) {
+///
+/// # Errors
+/// No descriptor is free, or `/proc` cannot be read. Nothing will be sent; try again later.
+pub fn watch(subject: SubjectId, deaths: &UnboundedSender<SubjectId>) -> io::Result<()> {
     let deaths = deaths.clone();
-    match open(subject) {
-        Ok(Some(pidfd)) => {
+    match open(subject)? {
+        Some(pidfd) => {
             tokio::spawn(async move {
                 if let Err(error) = pidfd.readable().await {
                     warn!(pid = subject.pid, %error, "waiting for its end failed; taken as ended");
                 }
+                // The agent may be ending itself.
                 let _ = deaths.send(subject);
             });
         }
-        Ok(None) => {
+        None => {
             let _ = deaths.send(subject);
         }
-        // Without a descriptor its series stay until the agent ends: counted too long rather
-        // than wrongly.
-        Err(error) => warn!(pid = subject.pid, %error, "its end cannot be watched"),
     }
+    Ok(())
 }
 
 /// `None` if the subject is gone, or its pid is another's by now.

@@ -9,13 +9,13 @@ use super::{
     Test,
     agent::{Agent, Metrics},
     events::{Child, Event, Results, kvm_guest::Guest},
-    requirements::Requirement::{Kvm, Root},
+    requirements::Requirement::{AlignmentChecks, Kvm, Root},
 };
 
 pub const TESTS: &[Test] = &[
     Test {
         name: "guests::alignment_checks_are_counted_exactly",
-        needs: &[Root, Kvm],
+        needs: &[Root, Kvm, AlignmentChecks],
         run: alignment_checks_are_counted_exactly,
     },
     Test {
@@ -25,7 +25,7 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "guests::the_classic_tracepoints_count_the_same",
-        needs: &[Root, Kvm],
+        needs: &[Root, Kvm, AlignmentChecks],
         run: the_classic_tracepoints_count_the_same,
     },
     Test {

@@ -10,6 +10,7 @@ mod processes;
 mod prometheus;
 mod requirements;
 mod service;
+mod traps;
 
 use std::{env, process::ExitCode};
 
@@ -29,17 +30,21 @@ fn main() -> ExitCode {
     if args.next_if_eq("event").is_some() {
         return events::main(args);
     }
-    let arguments = Arguments::from_args();
-    let trials = [
+    let mut arguments = Arguments::from_args();
+    let mut tests = vec![
         processes::TESTS,
         guests::TESTS,
         service::TESTS,
         prometheus::TESTS,
-    ]
-    .into_iter()
-    .flatten()
-    .map(trial)
-    .collect();
+    ];
+    if requirements::in_rig() {
+        tests.push(traps::TESTS);
+        // The mode of detection is the machine's, and the host's totals are compared.
+        arguments.test_threads = Some(1);
+    } else {
+        eprintln!("tests of the kernel's split-lock functions need the rig: cargo xtask vm");
+    }
+    let trials = tests.into_iter().flatten().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

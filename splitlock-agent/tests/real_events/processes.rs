@@ -14,18 +14,18 @@ use super::{
     Test,
     agent::{Agent, Metrics},
     events::{Child, Event, forged_signal::Forgery},
-    requirements::Requirement::Root,
+    requirements::Requirement::{AlignmentChecks, Root},
 };
 
 pub const TESTS: &[Test] = &[
     Test {
         name: "processes::alignment_checks_are_counted_exactly",
-        needs: &[Root],
+        needs: &[Root, AlignmentChecks],
         run: alignment_checks_are_counted_exactly,
     },
     Test {
         name: "processes::eight_at_once_are_counted_exactly",
-        needs: &[Root],
+        needs: &[Root, AlignmentChecks],
         run: eight_at_once_are_counted_exactly,
     },
     Test {
@@ -35,7 +35,7 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "processes::the_classic_tracepoint_counts_the_same",
-        needs: &[Root],
+        needs: &[Root, AlignmentChecks],
         run: the_classic_tracepoint_counts_the_same,
     },
     Test {
@@ -45,32 +45,32 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "processes::a_process_that_dies_of_it_is_named",
-        needs: &[Root],
+        needs: &[Root, AlignmentChecks],
         run: a_process_that_dies_of_it_is_named,
     },
     Test {
         name: "processes::those_that_trap_and_exit_at_once_are_named",
-        needs: &[Root],
+        needs: &[Root, AlignmentChecks],
         run: those_that_trap_and_exit_at_once_are_named,
     },
     Test {
         name: "processes::series_go_after_the_retention_time",
-        needs: &[Root],
+        needs: &[Root, AlignmentChecks],
         run: series_go_after_the_retention_time,
     },
     Test {
         name: "processes::past_the_limit_there_are_no_more_series",
-        needs: &[Root],
+        needs: &[Root, AlignmentChecks],
         run: past_the_limit_there_are_no_more_series,
     },
     Test {
         name: "processes::a_hostile_comm_stays_a_name",
-        needs: &[Root],
+        needs: &[Root, AlignmentChecks],
         run: a_hostile_comm_stays_a_name,
     },
     Test {
         name: "processes::the_story_tells_where",
-        needs: &[Root],
+        needs: &[Root, AlignmentChecks],
         run: the_story_tells_where,
     },
     Test {

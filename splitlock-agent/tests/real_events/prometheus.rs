@@ -18,19 +18,19 @@ use super::{
     events::{Child, Event, kvm_guest::Guest},
     requirements::{
         self,
-        Requirement::{Kvm, Prometheus, Root},
+        Requirement::{AlignmentChecks, Kvm, Prometheus, Root},
     },
 };
 
 pub const TESTS: &[Test] = &[
     Test {
         name: "prometheus::promtool_has_nothing_to_say",
-        needs: &[Root, Kvm, Prometheus],
+        needs: &[Root, Kvm, Prometheus, AlignmentChecks],
         run: promtool_has_nothing_to_say,
     },
     Test {
         name: "prometheus::a_query_answers_with_what_was_made",
-        needs: &[Root, Kvm, Prometheus],
+        needs: &[Root, Kvm, Prometheus, AlignmentChecks],
         run: a_query_answers_with_what_was_made,
     },
 ];

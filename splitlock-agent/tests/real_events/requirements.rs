@@ -1,8 +1,8 @@
 //! What a test needs of the machine.
 
-use std::{env, path::PathBuf};
+use std::{env, fs, path::PathBuf, sync::OnceLock};
 
-use super::events::kvm_guest::kvm_available;
+use super::events::{Child, Event, kvm_guest::kvm_available, trap_module};
 
 /// One need.
 #[derive(Clone, Copy)]
@@ -13,6 +13,18 @@ pub enum Requirement {
     Kvm,
     /// Prometheus and promtool.
     Prometheus,
+    /// A CPU that raises `#AC`; QEMU's emulated ones do not.
+    AlignmentChecks,
+    /// The rig's module that calls the kernel's split-lock functions.
+    TrapModule,
+    /// `handle_bus_lock` (5.13+).
+    BusLocks,
+    /// The ratelimit mode (5.14+).
+    Ratelimit,
+    /// The penalty of 10 ms (5.19+).
+    Penalty,
+    /// `kernel.split_lock_mitigate` (6.2+, also in stable 6.0 and 6.1).
+    Mitigation,
 }
 
 impl Requirement {
@@ -35,8 +47,51 @@ impl Requirement {
                     Err("needs prometheus and promtool: cargo xtask test brings them".to_owned())
                 }
             }
+            Self::AlignmentChecks => alignment_checks(),
+            Self::TrapModule => trap_module::available(),
+            Self::BusLocks => trap_module::bus_lock_available(),
+            Self::Ratelimit => trap_module::ratelimit_available(),
+            Self::Penalty => newer_than((5, 19), "no penalty"),
+            Self::Mitigation => match fs::exists("/proc/sys/kernel/split_lock_mitigate") {
+                Ok(true) => Ok(()),
+                _ => Err("this kernel has no kernel.split_lock_mitigate".to_owned()),
+            },
         }
     }
+}
+
+/// Tries one.
+fn alignment_checks() -> Result<(), String> {
+    static TRIED: OnceLock<bool> = OnceLock::new();
+    let one = Event::AlignmentCheck {
+        count: 1,
+        threads: 1,
+    };
+    let raised = TRIED.get_or_init(|| Child::spawn(&one, "ac-probe").run().get("bus_adraln") == 1);
+    if *raised {
+        Ok(())
+    } else {
+        Err("this CPU raises no #AC".to_owned())
+    }
+}
+
+fn newer_than(version: (u32, u32), what: &str) -> Result<(), String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("procfs is mounted");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        return Err(format!("a kernel without a version: {release}"));
+    };
+    if (major, minor) >= version {
+        Ok(())
+    } else {
+        let (major, minor) = version;
+        Err(format!("{what} before Linux {major}.{minor}"))
+    }
+}
+
+/// Whether this is a VM of `cargo xtask vm`.
+pub fn in_rig() -> bool {
+    env::var_os("SPLITLOCK_RIG").is_some()
 }
 
 /// Where prometheus is.

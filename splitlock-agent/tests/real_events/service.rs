@@ -14,7 +14,7 @@ use super::{
     Test,
     agent::{Agent, binary},
     events::{Child, Event},
-    requirements::Requirement::Root,
+    requirements::Requirement::{AlignmentChecks, Root},
 };
 
 pub const TESTS: &[Test] = &[
@@ -40,7 +40,7 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "service::debug_lines_come_from_the_kernel_side",
-        needs: &[Root],
+        needs: &[Root, AlignmentChecks],
         run: debug_lines_come_from_the_kernel_side,
     },
     Test {

@@ -18,6 +18,7 @@ pub mod kvm_guest;
 pub mod real_bus_error;
 mod results;
 mod sigbus;
+pub mod trap_module;
 
 use std::ffi::CString;
 use std::io::{self, Read, Write};
@@ -54,6 +55,18 @@ pub enum Event {
         count: u64,
         vcpus: u32,
     },
+    /// `count` traps by the kernel's own handlers, over `threads` threads: [`trap_module::make`].
+    TrapModule {
+        trap: trap_module::Trap,
+        /// The instruction pointer that the handlers see.
+        ip: u64,
+        count: u64,
+        threads: u32,
+        /// Whether each thread gets a signal every millisecond.
+        disturbed: bool,
+    },
+    /// One such trap, which kills the child: [`trap_module::die`].
+    TrapModuleFatal { trap: trap_module::Trap, ip: u64 },
 }
 
 impl Event {
@@ -87,6 +100,25 @@ impl Event {
                 count.to_string(),
                 vcpus.to_string(),
             ],
+            Self::TrapModule {
+                trap,
+                ip,
+                count,
+                threads,
+                disturbed,
+            } => vec![
+                "trap-module".into(),
+                trap.name().into(),
+                ip.to_string(),
+                count.to_string(),
+                threads.to_string(),
+                if disturbed { "signals" } else { "quiet" }.into(),
+            ],
+            Self::TrapModuleFatal { trap, ip } => vec![
+                "trap-module-fatal".into(),
+                trap.name().into(),
+                ip.to_string(),
+            ],
         }
     }
 
@@ -112,10 +144,29 @@ impl Event {
                 count: number(count)?,
                 vcpus: number(vcpus)?,
             },
+            [
+                "trap-module",
+                trap,
+                ip,
+                count,
+                threads,
+                signals @ ("signals" | "quiet"),
+            ] => Self::TrapModule {
+                trap: trap.parse()?,
+                ip: number(ip)?,
+                count: number(count)?,
+                threads: number(threads)?,
+                disturbed: signals == "signals",
+            },
+            ["trap-module-fatal", trap, ip] => Self::TrapModuleFatal {
+                trap: trap.parse()?,
+                ip: number(ip)?,
+            },
             _ => bail!(
                 "no such event: {words:?}; known: alignment-check COUNT THREADS, \
                  alignment-check-fatal, forged-signal CALL ac|no-ac COUNT, real-bus-error COUNT, \
-                 kvm-guest GUEST COUNT VCPUS"
+                 kvm-guest GUEST COUNT VCPUS, trap-module-fatal TRAP IP, \
+                 trap-module TRAP IP COUNT THREADS signals|quiet"
             ),
         })
     }
@@ -135,6 +186,14 @@ impl Event {
                 count,
                 vcpus,
             } => kvm_guest::make(guest, count, vcpus),
+            Self::TrapModule {
+                trap,
+                ip,
+                count,
+                threads,
+                disturbed,
+            } => trap_module::make(trap, ip, count, threads, disturbed),
+            Self::TrapModuleFatal { trap, ip } => trap_module::die(trap, ip),
         }
     }
 }
