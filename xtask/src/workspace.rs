@@ -66,14 +66,13 @@ impl Workspace {
 }
 
 /// Writes a file only if its content changes, so that cargo, which looks at the
-/// time of modification, rebuilds nothing for nothing. Tells whether it wrote.
-pub fn write_if_changed(file: &Path, content: &str) -> Result<bool> {
+/// time of modification, rebuilds nothing for nothing.
+pub fn write_if_changed(file: &Path, content: &str) -> Result<()> {
     match fs::read(file) {
-        Ok(old) if old == content.as_bytes() => return Ok(false),
+        Ok(old) if old == content.as_bytes() => return Ok(()),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
     }
-    fs::write(file, content).with_context(|| format!("cannot write {}", file.display()))?;
-    Ok(true)
+    fs::write(file, content).with_context(|| format!("cannot write {}", file.display()))
 }

@@ -93,10 +93,14 @@ fn from_apt(apt: &Apt, packages: [&str; 2]) -> Result<()> {
     apt.install(&packages)
 }
 
-/// The package of clippy for the compiler that has just been found, if it is known.
-pub fn clippy_package(apt: &Apt) -> Result<Option<&'static str>> {
+/// The package of clippy for a compiler of this version, if apt has one.
+pub fn clippy_package(apt: &Apt, rustc_version: &str) -> Result<Option<&'static str>> {
     for Family { clippy, .. } in FAMILIES {
-        if apt.candidate(clippy)?.is_some() && apt.would_install(&[clippy]) {
+        // Clippy is a compiler itself and reads only what its own version wrote.
+        let fits = apt
+            .candidate(clippy)?
+            .is_some_and(|version| version.starts_with(rustc_version));
+        if fits && apt.would_install(&[clippy]) {
             return Ok(Some(clippy));
         }
     }

@@ -42,7 +42,7 @@ pub fn ensure_clippy(record: &Record) -> Result<()> {
             let apt = Apt::find();
             let package = apt
                 .as_ref()
-                .map(install::clippy_package)
+                .map(|apt| install::clippy_package(apt, &record.rustc_version))
                 .transpose()?
                 .flatten();
             match (apt, package) {
