@@ -369,6 +369,19 @@ impl Agent {
         }
     }
 
+    fn probes(&self) -> Vec<ProbeRow> {
+        let missed: HashMap<&str, u64> = self
+            .programs
+            .missed()
+            .map(|(hook, missed)| (hook.name(), missed))
+            .collect();
+        let mut probes = self.facts.probes.clone();
+        for probe in &mut probes {
+            probe.missed = missed.get(probe.probe).copied();
+        }
+        probes
+    }
+
     fn snapshot(&mut self) -> Result<Snapshot, MapError> {
         self.look_at_host();
         self.read_all()?;
@@ -383,7 +396,7 @@ impl Agent {
             overflow_traps: self.table.overflow(),
             lost: self.table.lost(),
             tracked: self.table.tracked(),
-            probes: self.facts.probes.clone(),
+            probes: self.probes(),
             kernel_log_reports: self.log_reports.by_name(),
             kernel_log_history: self.log_history.map(LogReports::by_name),
             recent: self.stories.tell(),

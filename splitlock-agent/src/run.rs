@@ -115,7 +115,7 @@ async fn serve(options: &RunOptions, host: &Host) -> Result<()> {
     let (kernel_log, history) = opened.ok().unzip();
     let monitor = monitor(host, history.as_ref(), &probes);
     let sources = Sources {
-        programs: Programs::new(ebpf)?,
+        programs: Programs::new(ebpf, &probes)?,
         ledgers,
         records,
         kernel_log,
@@ -210,6 +210,7 @@ fn probe_row(probe: &Probe) -> ProbeRow {
             .iter()
             .map(|refusal| format!("{}: {}", refusal.via.name(), refusal.reason))
             .collect(),
+        missed: None,
     }
 }
 

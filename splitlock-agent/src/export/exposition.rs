@@ -247,7 +247,11 @@ fn vms(rows: &[VmRow]) -> Vec<Series> {
 
 fn agent(snapshot: &Snapshot) -> Vec<Series> {
     let mut probes = Series::of(&metrics::PROBE_ATTACHED);
+    let mut missed = Series::of(&metrics::PROBE_MISSED);
     for probe in &snapshot.probes {
+        if let Some(count) = probe.missed {
+            missed.add(&[probe.probe], count as f64);
+        }
         match probe.via {
             Some(via) => probes.add(&[probe.probe, via, probe.counts], 1.0),
             None => probes.add(&[probe.probe, "none", "none"], 0.0),
@@ -272,7 +276,7 @@ fn agent(snapshot: &Snapshot) -> Vec<Series> {
         ],
         1.0,
     );
-    vec![probes, lost, tracked, limit, build]
+    vec![probes, missed, lost, tracked, limit, build]
 }
 
 #[cfg(test)]

@@ -76,12 +76,14 @@ fn snapshot() -> Snapshot {
                 via: Some("raw_tracepoint"),
                 counts: "every_trap",
                 refused: vec![],
+                missed: Some(3),
             },
             ProbeRow {
                 probe: "split_lock_warn",
                 via: None,
                 counts: "none",
                 refused: vec!["fentry: no".to_owned()],
+                missed: None,
             },
         ],
         kernel_log_reports: BTreeMap::from([("split_lock", 0)]),
@@ -137,6 +139,7 @@ fn values_and_labels() {
         r#"splitlock_kernel_log_history_reports{trap="split_lock"} 4"#,
         r#"splitlock_probe_attached{probe="signal_generate",via="raw_tracepoint",counts="every_trap"} 1"#,
         r#"splitlock_probe_attached{probe="split_lock_warn",via="none",counts="none"} 0"#,
+        r#"splitlock_probe_missed_total{probe="signal_generate"} 3"#,
         r#"splitlock_tracked_subjects_limit{kind="process"} 2"#,
         "# TYPE process_cpu_seconds_total counter",
     ] {

@@ -76,6 +76,8 @@ families! {
         "Reports of trapped locks that the kernel log held when the agent started.";
     PROBE_ATTACHED: GAUGE "splitlock_probe_attached" ["probe", "via", "counts"]
         "Whether a hook is attached, how, and what its count means.";
+    PROBE_MISSED: COUNTER "splitlock_probe_missed_total" ["probe"]
+        "How often the kernel skipped a hook's programs, as they were running on that CPU already. Such events are not counted elsewhere. Kernels before 5.12 do not tell.";
     LOST: COUNTER "splitlock_lost_total" ["cause"]
         "What was lost, by cause. Records are details; no count depends on them.";
     TRACKED: GAUGE "splitlock_tracked_subjects" ["kind"]

@@ -121,6 +121,13 @@ impl Host {
         }
     }
 
+    /// Whether a program on a raw tracepoint can be preempted: 7.0 guards tracepoints by SRCU-fast
+    /// where it had turned preemption off ("tracing: Guard __DECLARE_TRACE() use of
+    /// __DO_TRACE_CALL() with SRCU-fast"), and x86 has no kernel without preemption any more.
+    pub fn preemptible_tracepoints(&self) -> bool {
+        self.kernel_version() >= Some((7, 0))
+    }
+
     /// Major and minor number of the kernel.
     pub fn kernel_version(&self) -> Option<(u32, u32)> {
         let mut numbers = self

@@ -270,13 +270,7 @@ fn attach_one(
 
 /// Takes a program off again. That it fails is only worth a line: what is left ends with the agent.
 fn unload(ebpf: &mut Ebpf, attachment: &Attachment) {
-    let (Attachment::Raw(name, _)
-    | Attachment::Classic(name, _)
-    | Attachment::Fentry(name, _)
-    | Attachment::Fexit(name, _)
-    | Attachment::Kprobe(name, _)
-    | Attachment::Kretprobe(name, _)) = *attachment
-    else {
+    let Some(name) = attachment.program() else {
         return;
     };
     let result = match ebpf.program_mut(name) {

@@ -51,6 +51,21 @@ pub enum Attachment {
     KernelLog,
 }
 
+impl Attachment {
+    /// The program, if there is one.
+    pub const fn program(&self) -> Option<&'static str> {
+        match self {
+            Self::Raw(name, _)
+            | Self::Classic(name, _)
+            | Self::Fentry(name, _)
+            | Self::Fexit(name, _)
+            | Self::Kprobe(name, _)
+            | Self::Kretprobe(name, _) => Some(name),
+            Self::KernelLog => None,
+        }
+    }
+}
+
 /// What a rung needs of the kernel beyond accepting the program.
 #[derive(Clone, Copy, Debug)]
 pub enum Need {

@@ -4,6 +4,7 @@ use splitlock_common::Hook;
 
 pub mod attach;
 pub mod catalogue;
+pub mod cost;
 pub mod meaning;
 pub mod plan;
 pub mod programs;

@@ -127,6 +127,14 @@ pub fn plan(host: &Host) -> Plan {
                     }),
                 }
             }
+            if host.preemptible_tracepoints() {
+                // There the kernel skips a raw tracepoint's program for a task while another one,
+                // preempted inside the same program, waits for the same CPU (`prog->active` in
+                // `__bpf_trace_run`); the classic ones still run with preemption off.
+                planned
+                    .rungs
+                    .sort_by_key(|rung| rung.via == Via::RawTracepoint);
+            }
             planned
         })
         .collect();
@@ -332,6 +340,24 @@ mod tests {
         assert_eq!(global(&plan, "EXIT_VCPU_ID"), Some(56));
         assert_eq!(global(&plan, "INJ_REINJECTED"), Some(16));
         assert_eq!(global(&plan, "INJ_HAS_REINJECTED"), Some(1));
+    }
+
+    #[test]
+    fn where_tracepoints_are_preemptible_the_classic_ones_come_first() {
+        let mut host = host();
+        host.kernel_release = "7.3.4+deb13-cloud-amd64".to_owned();
+        let plan = plan(&host);
+        for hook in [
+            Hook::SignalGenerate,
+            Hook::KvmInjException,
+            Hook::KvmUserspaceExit,
+        ] {
+            assert_eq!(ways(&plan, hook), [Via::Tracepoint, Via::RawTracepoint]);
+        }
+        assert_eq!(
+            ways(&plan, Hook::HandleUserSplitLock),
+            [Via::Fentry, Via::Kprobe]
+        );
     }
 
     #[test]

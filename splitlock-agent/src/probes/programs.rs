@@ -1,12 +1,16 @@
 //! The loaded programs: what the agent asks of them while they run.
 
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, Pod,
     maps::{Array, MapData, MapError},
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
-use splitlock_common::ledger::Settings;
+use splitlock_common::{Hook, ledger::Settings};
+
+use super::{Probe, catalogue::LADDERS, cost};
 
 const READ_WORD: &str = "read_word";
 
@@ -26,11 +30,17 @@ pub struct Programs {
     ebpf: Ebpf,
     settings: Array<MapData, Plain>,
     can_read: bool,
+    /// Descriptors of the attached programs, by hook.
+    attached: Vec<(Hook, Vec<RawFd>)>,
 }
 
 impl Programs {
     /// Takes the attached object over.
-    pub fn new(mut ebpf: Ebpf) -> Result<Self> {
+    pub fn new(mut ebpf: Ebpf, probes: &[Probe]) -> Result<Self> {
+        let attached = probes
+            .iter()
+            .map(|probe| (probe.hook, descriptors(&ebpf, probe)))
+            .collect();
         let settings = ebpf
             .take_map("SETTINGS")
             .context("the BPF object has no map SETTINGS")?
@@ -39,7 +49,23 @@ impl Programs {
             ebpf,
             settings,
             can_read: true,
+            attached,
         })
+    }
+
+    /// How often the kernel skipped each hook's programs. Hooks without programs are left out.
+    pub fn missed(&self) -> impl Iterator<Item = (Hook, u64)> + '_ {
+        self.attached
+            .iter()
+            .filter(|(_, programs)| !programs.is_empty())
+            .map(|(hook, programs)| {
+                // The descriptors are open as long as this value lives.
+                let missed = programs
+                    .iter()
+                    .filter_map(|fd| cost::missed(*fd).ok())
+                    .sum();
+                (*hook, missed)
+            })
     }
 
     /// Tells the programs what is known of the host.
@@ -65,6 +91,19 @@ impl Programs {
             }
         }
     }
+}
+
+fn descriptors(ebpf: &Ebpf, probe: &Probe) -> Vec<RawFd> {
+    let rung = LADDERS
+        .iter()
+        .filter(|ladder| ladder.hook == probe.hook)
+        .flat_map(|ladder| ladder.rungs)
+        .find(|rung| Some(rung.via) == probe.via);
+    rung.into_iter()
+        .flat_map(|rung| rung.attachments)
+        .filter_map(|attachment| ebpf.program(attachment.program()?)?.fd().ok())
+        .map(|fd| fd.as_fd().as_raw_fd())
+        .collect()
 }
 
 fn try_read_word(ebpf: &mut Ebpf, address: u64) -> Result<u32> {

@@ -129,6 +129,8 @@ pub struct ProbeRow {
     pub counts: &'static str,
     /// Ways that were refused, each with the reason.
     pub refused: Vec<String>,
+    /// How often the kernel skipped its programs; `None` where it has none.
+    pub missed: Option<u64>,
 }
 
 /// What the host is.
