@@ -70,25 +70,32 @@ fn row(ctx: &impl EbpfContext, hook: Hook) -> Result<NonNull<ExitRow>, Loss> {
     let pid_tgid = bpf_get_current_pid_tgid();
     let task = task::current();
     let cache = ROW_CACHE.get_ptr_mut(0).ok_or(Loss::ExitLedgerFull)?;
-    // SAFETY: this CPU's own value; tracing programs of one CPU do not interleave on it, as the
-    // KVM hooks run with preemption off.
-    let cache = unsafe { &mut *cache };
-    if cache.pid_tgid == pid_tgid
-        && cache.task == task
-        && let Some(row) = EXIT_ROWS.get_ptr_mut(cache.row).and_then(NonNull::new)
+    // SAFETY: a map value of this CPU. Where tracepoints are preemptible (7.0+) another task may
+    // write it meanwhile; a mix of two tasks' fields does no harm, as the row names its owner.
+    let RowCache {
+        pid_tgid: cached_pid_tgid,
+        task: cached_task,
+        row,
+        reserved: _,
+    } = unsafe { cache.read() };
+    if cached_pid_tgid == pid_tgid
+        && cached_task == task
+        && let Some(row) = EXIT_ROWS.get_ptr_mut(row).and_then(NonNull::new)
         // A row that the agent has freed has no owner, or another one.
         // SAFETY: a map value.
-        && unsafe { row.as_ref() }.pid_tgid == pid_tgid
+        && unsafe { (*row.as_ptr()).pid_tgid } == pid_tgid
     {
         return Ok(row);
     }
     let (index, row) = search(ctx, hook, pid_tgid)?;
-    *cache = RowCache {
+    let entry = RowCache {
         pid_tgid,
         task,
         row: index,
         reserved: 0,
     };
+    // SAFETY: as above.
+    unsafe { cache.write(entry) };
     Ok(row)
 }
 

@@ -40,22 +40,27 @@ impl Detail {
 /// few records more or fewer, and no count depends on it.
 #[inline(always)]
 pub fn tell_event(
-    entry: &mut TrapEntry,
+    entry: *mut TrapEntry,
     subject: SubjectKey,
     hook: Hook,
     event: Event,
     time_ns: u64,
     detail: Detail,
 ) {
-    if time_ns.wrapping_sub(entry.record_window_ns) >= SECOND_NS {
-        entry.record_window_ns = time_ns;
-        entry.record_window_count = 0;
-    }
-    if entry.record_window_count >= u64::from(config::RECORDS_PER_SECOND.load()) {
+    // SAFETY: the current subject's entry of the trap ledger.
+    let room = unsafe {
+        if time_ns.wrapping_sub((*entry).record_window_ns) >= SECOND_NS {
+            (*entry).record_window_ns = time_ns;
+            (*entry).record_window_count = 0;
+        }
+        let room = (*entry).record_window_count < u64::from(config::RECORDS_PER_SECOND.load());
+        (*entry).record_window_count += u64::from(room);
+        room
+    };
+    if !room {
         lost(Loss::RecordRateLimit);
         return;
     }
-    entry.record_window_count += 1;
     write(KIND_EVENT, event as u32, hook, subject, time_ns, detail);
 }
 

@@ -73,7 +73,7 @@ pub fn count(ctx: &impl EbpfContext, hook: Hook, event: Event, detail: Detail) -
     add(unsafe { counter(&raw mut (*host).events, index) }, 1);
 
     let time_ns = now_ns();
-    let (subject, mut entry) = match find(ctx, time_ns) {
+    let (subject, entry) = match find(ctx, time_ns) {
         Ok(found) => found,
         Err(loss) => {
             // SAFETY: as above.
@@ -81,13 +81,15 @@ pub fn count(ctx: &impl EbpfContext, hook: Hook, event: Event, detail: Detail) -
             return Err(loss);
         }
     };
-    // SAFETY: a preallocated entry of a living subject: the agent frees it only after its death,
-    // and it is the current task's.
-    let entry = unsafe { entry.as_mut() };
-    // SAFETY: the mask keeps the index in bounds.
-    add(unsafe { counter(&raw mut entry.counts, index) }, 1);
-    if event.is_lock() {
-        entry.last_ns[usize::from(event.is_guest())] = time_ns;
+    let entry = entry.as_ptr();
+    // SAFETY: a preallocated entry of the current task's subject, which the agent frees only after
+    // its death; other threads write it too, so no reference is made. The mask keeps the index in
+    // bounds.
+    unsafe {
+        add(counter(&raw mut (*entry).counts, index), 1);
+        if event.is_lock() {
+            (*entry).last_ns[usize::from(event.is_guest())] = time_ns;
+        }
     }
     tell_event(entry, subject.key, hook, event, time_ns, detail);
     Ok(())
@@ -96,10 +98,12 @@ pub fn count(ctx: &impl EbpfContext, hook: Hook, event: Event, detail: Detail) -
 /// Adds to the time that the kernel held the current task's subject up.
 #[inline(always)]
 pub fn add_delay(ctx: &impl EbpfContext, is_guest: bool, delay_ns: u64) -> Result<(), Loss> {
-    let (_subject, mut entry) = find(ctx, now_ns())?;
+    let (_subject, entry) = find(ctx, now_ns())?;
     // SAFETY: as in `count`.
-    let entry = unsafe { entry.as_mut() };
-    add(&raw mut entry.delay_ns[usize::from(is_guest)], delay_ns);
+    add(
+        unsafe { &raw mut (*entry.as_ptr()).delay_ns[usize::from(is_guest)] },
+        delay_ns,
+    );
     Ok(())
 }
 
