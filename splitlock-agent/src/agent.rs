@@ -11,7 +11,7 @@ use std::{
 
 use aya::maps::MapError;
 use splitlock_common::{
-    Event, Loss, Origin, Trap,
+    Event, Hook, Loss, Origin, Trap,
     ledger::{SubjectKey, VcpuKey},
     record::{KIND_EVENT, Record},
 };
@@ -31,7 +31,7 @@ use crate::{
         ledgers::Ledgers,
         records::Records,
     },
-    probes::programs::Programs,
+    probes::{Probe, catalogue::Via, meaning, programs::Programs},
     subjects::{SubjectId, death, process},
     table::{
         Table,
@@ -50,8 +50,10 @@ pub struct Facts {
     pub kernel: String,
     /// The CPU's features; `None` where its flags could not be read.
     pub cpu: Option<CpuFeatures>,
+    /// Major and minor number of the kernel.
+    pub kernel_version: Option<(u32, u32)>,
     /// The hooks.
-    pub probes: Vec<ProbeRow>,
+    pub probes: Vec<Probe>,
     /// The events that the kernel log counts, as no better hook is attached.
     pub counted_by_log: Vec<Event>,
 }
@@ -370,16 +372,27 @@ impl Agent {
     }
 
     fn probes(&self) -> Vec<ProbeRow> {
-        let missed: HashMap<&str, u64> = self
-            .programs
-            .missed()
-            .map(|(hook, missed)| (hook.name(), missed))
-            .collect();
-        let mut probes = self.facts.probes.clone();
-        for probe in &mut probes {
-            probe.missed = missed.get(probe.probe).copied();
-        }
-        probes
+        let missed: HashMap<Hook, u64> = self.programs.missed().collect();
+        let mode = self.monitor.detection().mode;
+        let row = |probe: &Probe| {
+            let Probe {
+                hook,
+                via,
+                authority,
+                refusals,
+            } = probe;
+            ProbeRow {
+                probe: hook.name(),
+                via: via.map(Via::name),
+                counts: meaning::counts(*hook, *authority, self.facts.kernel_version, mode).name(),
+                refused: refusals
+                    .iter()
+                    .map(|refusal| format!("{}: {}", refusal.via.name(), refusal.reason))
+                    .collect(),
+                missed: missed.get(hook).copied(),
+            }
+        };
+        self.facts.probes.iter().map(row).collect()
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, MapError> {

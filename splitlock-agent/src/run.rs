@@ -32,7 +32,7 @@ use crate::{
         programs::Programs,
     },
     readiness::readable,
-    table::{Limits, Table, snapshot::ProbeRow},
+    table::{Limits, Table},
 };
 
 /// Entries of the trap ledger beyond those with series: subjects past the limits, and the dead
@@ -110,7 +110,7 @@ async fn serve(options: &RunOptions, host: &Host) -> Result<()> {
     forward_debug_lines(&mut ebpf, options.log_level);
     let ledgers = Ledgers::take(&mut ebpf, sizes.exit_rows)?;
     let records = Records::take(&mut ebpf)?;
-    let probes = attach::attach(&mut ebpf, plan, &log_state, host.kernel_version())?;
+    let probes = attach::attach(&mut ebpf, plan, &log_state)?;
 
     let (kernel_log, history) = opened.ok().unzip();
     let monitor = monitor(host, history.as_ref(), &probes);
@@ -192,25 +192,12 @@ fn facts(host: &Host, probes: &[Probe]) -> Facts {
     Facts {
         kernel: host.kernel_release.clone(),
         cpu: host.cpu,
-        probes: probes.iter().map(probe_row).collect(),
+        kernel_version: host.kernel_version(),
+        probes: probes.to_vec(),
         counted_by_log: Event::ALL
             .into_iter()
             .filter(|event| authority(*event, attached) == Some(Hook::KernelLog))
             .collect(),
-    }
-}
-
-fn probe_row(probe: &Probe) -> ProbeRow {
-    ProbeRow {
-        probe: probe.hook.name(),
-        via: probe.via.map(catalogue::Via::name),
-        counts: probe.counts.name(),
-        refused: probe
-            .refusals
-            .iter()
-            .map(|refusal| format!("{}: {}", refusal.via.name(), refusal.reason))
-            .collect(),
-        missed: None,
     }
 }
 

@@ -15,7 +15,6 @@ use tracing::{debug, info, warn};
 use super::{
     Probe,
     catalogue::{Attachment, Rung, Via},
-    meaning,
     plan::{Plan, PlannedHook, Refusal},
 };
 
@@ -67,12 +66,7 @@ pub fn load(plan: &Plan, sizes: Sizes, debug_lines: bool) -> Result<Ebpf> {
 ///
 /// # Errors
 /// The required hook has no rung, or the table of authorities cannot be written.
-pub fn attach(
-    ebpf: &mut Ebpf,
-    plan: Plan,
-    kernel_log: &Result<(), String>,
-    kernel: Option<(u32, u32)>,
-) -> Result<Vec<Probe>> {
+pub fn attach(ebpf: &mut Ebpf, plan: Plan, kernel_log: &Result<(), String>) -> Result<Vec<Probe>> {
     let mut btf = KernelBtf::NotRead;
     let hooks: Vec<(Hook, Option<Via>, Vec<Refusal>)> = plan
         .hooks
@@ -89,7 +83,7 @@ pub fn attach(
         .map(|(hook, via, refusals)| Probe {
             hook,
             via,
-            counts: meaning::counts(hook, table[hook as usize], kernel),
+            authority: table[hook as usize],
             refusals,
         })
         .collect();
@@ -119,12 +113,7 @@ fn report(probes: &[Probe]) {
         let hook = probe.hook.name();
         match probe.via {
             Some(via) => {
-                info!(
-                    probe = hook,
-                    via = via.name(),
-                    counts = probe.counts.name(),
-                    "attached"
-                );
+                info!(probe = hook, via = via.name(), "attached");
                 for refusal in &probe.refusals {
                     debug!(
                         probe = hook,

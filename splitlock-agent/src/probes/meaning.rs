@@ -1,6 +1,6 @@
 //! What the count of an attached hook means on a kernel: the `counts` label.
 
-use splitlock_common::{EventSet, Hook};
+use splitlock_common::{EventSet, Hook, Mode};
 
 /// What a count means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +32,9 @@ impl Counts {
 /// life miserable for split lockers").
 const PENALTY: (u32, u32) = (5, 19);
 
-/// What `hook` counts on a kernel of this version, given the events it is the authority for.
-///
-/// The mode is not consulted: the claim holds in each. In fatal mode the functions see every trap,
-/// which a lower bound includes.
-pub fn counts(hook: Hook, authority: EventSet, kernel: Option<(u32, u32)>) -> Counts {
+/// What `hook` counts on a kernel of this version in this mode, given the events it is the
+/// authority for.
+pub fn counts(hook: Hook, authority: EventSet, kernel: Option<(u32, u32)>, mode: Mode) -> Counts {
     if authority == EventSet::empty() {
         return match hook {
             // Their counts are exits, not traps.
@@ -44,17 +42,19 @@ pub fn counts(hook: Hook, authority: EventSet, kernel: Option<(u32, u32)>) -> Co
             _ => Counts::Nothing,
         };
     }
-    let limited_by_warn_mode = match kernel {
-        Some(version) if version >= PENALTY => Counts::LowerBound,
-        _ => Counts::FirstPerThread,
-    };
     match hook {
+        // One signal, one exit, one exception, one `#DB` for each.
         Hook::SignalGenerate
         | Hook::KvmInjException
         | Hook::KvmUserspaceExit
         | Hook::KvmExit
         | Hook::HandleBusLock => Counts::EveryTrap,
-        Hook::HandleUserSplitLock | Hook::HandleGuestSplitLock => limited_by_warn_mode,
+        Hook::HandleUserSplitLock | Hook::HandleGuestSplitLock => match (mode, kernel) {
+            // Detection stays on: the offender gets a signal instead.
+            (Mode::Fatal, _) => Counts::EveryTrap,
+            (_, Some(version)) if version >= PENALTY => Counts::LowerBound,
+            _ => Counts::FirstPerThread,
+        },
         // From 5.19 the message comes once per task (`reported_split_lock`); before, ten per five
         // seconds of traps that come about once per thread.
         Hook::KernelLog => Counts::FirstPerThread,
@@ -73,7 +73,8 @@ mod tests {
             .iter()
             .fold(HookSet::empty(), |set, hook| set.with(*hook));
         let table = authorities(all);
-        let of = |hook: Hook, kernel| counts(hook, table[hook as usize], kernel);
+        let in_mode = |hook: Hook, kernel, mode| counts(hook, table[hook as usize], kernel, mode);
+        let of = |hook, kernel| in_mode(hook, kernel, Mode::Warn);
         let new = Some((6, 18));
         assert_eq!(of(Hook::HandleUserSplitLock, new), Counts::LowerBound);
         assert_eq!(
@@ -81,6 +82,16 @@ mod tests {
             Counts::FirstPerThread
         );
         assert_eq!(of(Hook::HandleGuestSplitLock, None), Counts::FirstPerThread);
+        for kernel in [new, Some((5, 10))] {
+            assert_eq!(
+                in_mode(Hook::HandleUserSplitLock, kernel, Mode::Fatal),
+                Counts::EveryTrap
+            );
+        }
+        assert_eq!(
+            in_mode(Hook::HandleGuestSplitLock, new, Mode::Unknown),
+            Counts::LowerBound
+        );
         assert_eq!(of(Hook::HandleBusLock, new), Counts::EveryTrap);
         assert_eq!(of(Hook::KvmExit, new), Counts::EveryTrap);
         assert_eq!(of(Hook::KvmUserspaceExit, new), Counts::EveryTrap);
@@ -97,6 +108,7 @@ mod tests {
             Hook::KernelLog,
             table[Hook::KernelLog as usize],
             Some((6, 1)),
+            Mode::Warn,
         );
         assert_eq!(found, Counts::FirstPerThread);
     }

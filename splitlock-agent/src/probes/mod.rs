@@ -1,6 +1,6 @@
 //! The hooks: a catalogue of ways to attach them, a pure plan for a host, and the attaching.
 
-use splitlock_common::Hook;
+use splitlock_common::{EventSet, Hook};
 
 pub mod attach;
 pub mod catalogue;
@@ -10,7 +10,6 @@ pub mod plan;
 pub mod programs;
 
 use catalogue::Via;
-use meaning::Counts;
 use plan::Refusal;
 
 /// How one hook ended up.
@@ -20,8 +19,8 @@ pub struct Probe {
     pub hook: Hook,
     /// How it is attached; `None` where no rung held.
     pub via: Option<Via>,
-    /// What its count means.
-    pub counts: Counts,
+    /// The events that it counts.
+    pub authority: EventSet,
     /// The ways that were refused, best first: by the plan or by the kernel.
     pub refusals: Vec<Refusal>,
 }

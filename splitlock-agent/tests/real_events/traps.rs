@@ -1,7 +1,7 @@
 //! The kernel's own split-lock code at work, in the rig: what its functions did is what the agent
 //! counted, by each rung of the ladders.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{fs, time::Duration};
 
 use serde_json::Value;
 
@@ -496,19 +496,19 @@ fn the_delay_is_measured(via: &str) {
 }
 
 fn without_mitigation_there_is_hardly_a_delay() {
-    const SYSCTL: &str = "/proc/sys/kernel/split_lock_mitigate";
-    let _mode = set_mode(Mode::Warn).expect("the mode is set");
+    let mut mode = set_mode(Mode::Warn).expect("the mode is set");
+    mode.set_mitigation(true).expect("the sysctl is root's");
     let agent = Agent::start(&[]);
     let enabled = "splitlock_host_mitigation_enabled";
     let changes = "splitlock_host_detection_changes_total";
     let metrics = agent.metrics();
     assert_eq!(metrics.get(enabled), Some(1.0));
     let before = metrics.count(changes);
-    fs::write(SYSCTL, "0").expect("the sysctl is root's");
+    mode.set_mitigation(false).expect("the sysctl is root's");
     let mut child = Child::spawn(&event(Trap::UserSplitLock, 10, 1), "unmitigated");
     child.run();
     let metrics = agent.metrics();
-    fs::write(SYSCTL, "1").expect("the sysctl is root's");
+    mode.set_mitigation(true).expect("the sysctl is root's");
     assert_eq!(metrics.get(enabled), Some(0.0));
     assert_eq!(metrics.count(changes), before + 1);
     let inside = delay(&metrics, Trap::UserSplitLock, &child, "unmitigated");
@@ -554,15 +554,15 @@ fn the_mode_is_read_from_memory() {
     agent.wait_for("the mode from memory", |metrics| {
         metrics.get(r#"splitlock_host_detection_source_info{source="memory"}"#) == Some(1.0)
     });
-    let changes = "splitlock_host_detection_changes_total";
-    let before = agent.metrics().count(changes);
     // The emulated CPU has no detection, so that "off" is "unsupported".
-    let expected = BTreeMap::from([
-        ("unsupported", Mode::Off),
+    let modes = [
         ("fatal", Mode::Fatal),
+        ("unsupported", Mode::Off),
         ("warn", Mode::Warn),
-    ]);
-    for (changed, (name, wanted)) in (1..).zip(expected) {
+    ];
+    for (name, wanted) in modes {
+        let changes = "splitlock_host_detection_changes_total";
+        let before = agent.metrics().count(changes);
         mode.change(wanted).expect("the mode is set");
         let metrics = agent.metrics();
         let series = format!(r#"splitlock_host_detection_mode{{mode="{name}"}}"#);
@@ -572,8 +572,18 @@ fn the_mode_is_read_from_memory() {
             .values()
             .sum();
         assert_eq!(sum, 1.0);
-        if changed > 1 {
-            assert!(metrics.count(changes) > before, "{name}");
+        assert_eq!(metrics.count(changes), before + 1, "{name}");
+        // In fatal mode each lock is trapped, in warn mode not.
+        let every = metrics
+            .family("splitlock_probe_attached")
+            .into_keys()
+            .any(|series| {
+                series.contains(r#""handle_user_split_lock""#) && series.contains("every_trap")
+            });
+        assert_eq!(every, wanted == Mode::Fatal, "{name}");
+        for origin in ["user", "guest"] {
+            let series = format!(r#"splitlock_host_sees{{origin="{origin}"}}"#);
+            assert_eq!(metrics.get(&series), Some(0.0), "{series} in {name}");
         }
     }
 }
