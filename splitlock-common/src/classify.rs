@@ -47,6 +47,27 @@ pub fn sigbus(orig_ax: i64, eflags: u64, armed: Armed) -> Option<Event> {
     }
 }
 
+/// `SIGKILL` on x86.
+const SIGKILL: i32 = 9;
+
+const fn signal_bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Whether a SIGBUS is one that was sent before and is sent anew, with the code and the registers
+/// that a tracer chose, and no fault's.
+///
+/// A tracer may replace the signal at which its tracee stops, and if the tracee blocks the new one
+/// or is being killed, the kernel sends it anew, in the tracee's name and also after the tracer has
+/// let go (`ptrace_signal` in kernel/signal.c). A fault's signal is unblocked before it is sent
+/// (`force_sig_info_to_task`); one of a task that is being killed is not told from a forged one,
+/// and its last trap goes uncounted. `blocked` and `pending` are the task's sets, bit `n - 1` for
+/// signal `n`.
+#[inline(always)]
+pub const fn sigbus_requeued(blocked: u64, pending: u64) -> bool {
+    blocked & signal_bit(SIGBUS) != 0 || pending & signal_bit(SIGKILL) != 0
+}
+
 /// The return of `handle_user_split_lock(regs, error_code)`: true lets the task go on; false is
 /// an alignment check that the task asked for, or the fatal mode, and SIGBUS follows.
 #[inline(always)]
@@ -173,6 +194,17 @@ mod tests {
                 assert_eq!(sigbus(orig_ax, flags, Armed::SplitLock), None, "{orig_ax}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_sent_anew_is_nothing() {
+        let (bus, kill) = (1 << 6, 1 << 8);
+        assert!(sigbus_requeued(bus, 0));
+        assert!(sigbus_requeued(!0, 0));
+        assert!(sigbus_requeued(0, kill));
+        // A task that traps may block and await any other signal.
+        assert!(!sigbus_requeued(0, 0));
+        assert!(!sigbus_requeued(!bus, !kill));
     }
 
     #[test]

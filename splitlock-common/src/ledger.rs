@@ -38,6 +38,16 @@ pub struct Settings {
     pub armed: u32,
 }
 
+/// A word of kernel memory that the agent asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Word {
+    /// Its value.
+    pub value: u32,
+    /// 1 if it could be read.
+    pub is_read: u32,
+}
+
 /// A thread group for its whole life: a pid that is used again has another start time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]

@@ -48,6 +48,10 @@ globals! {
     TASK_COMM: u32 = ABSENT;
     /// `struct task_struct`: `stack`.
     TASK_STACK: u32 = ABSENT;
+    /// `struct task_struct`: `blocked`.
+    TASK_BLOCKED: u32 = ABSENT;
+    /// `struct task_struct`: `pending.signal`.
+    TASK_PENDING: u32 = ABSENT;
     /// 1 if the helper `bpf_task_pt_regs` exists (5.15+).
     HAS_TASK_PT_REGS: u32 = 0;
     /// From the base of a task's stack to its saved user registers, where that helper is missing.

@@ -122,11 +122,6 @@ fn search(
     let Some(mut free) = EXIT_ROWS.get_ptr_mut(index).and_then(NonNull::new) else {
         return Err(Loss::ExitLedgerFull);
     };
-    if EXIT_OWNERS.insert(key, index, 0).is_err() {
-        // A place that could not be entered goes back; if even that fails the row stays unused.
-        let _ = FREE_ROWS.push(index, 0);
-        return Err(Loss::ExitLedgerFull);
-    }
     let time_ns = now_ns();
     // SAFETY: a free row has no writer but the thread that took it off the queue.
     let row = unsafe { free.as_mut() };
@@ -138,6 +133,13 @@ fn search(
     row.isa = 0;
     row.vcpu_id = VCPU_UNKNOWN;
     row.pid_tgid = pid_tgid;
+    // From here on the agent finds it.
+    if EXIT_OWNERS.insert(key, index, 0).is_err() {
+        row.pid_tgid = 0;
+        // A row that could not be entered goes back; if even that fails it stays unused.
+        let _ = FREE_ROWS.push(index, 0);
+        return Err(Loss::ExitLedgerFull);
+    }
     debug!(
         ctx,
         "new vCPU thread {} of {}", pid_tgid as u32, subject.key.tgid

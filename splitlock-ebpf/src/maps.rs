@@ -9,6 +9,7 @@ use splitlock_common::{
     Hook,
     ledger::{
         Call, CallKey, ExitRow, HostCounters, RowCache, Settings, SubjectKey, TrapEntry, VcpuKey,
+        Word,
     },
     record::Record,
 };
@@ -21,6 +22,10 @@ pub static AUTHORITY: Array<u32, { Hook::COUNT }> = Array::new();
 /// What the agent knows of the host and may learn anew.
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// The word of kernel memory that was read last.
+#[btf_map]
+pub static WORD: Array<Word, 1> = Array::new();
 
 /// Totals of the host: exact also when the ledger is full.
 #[btf_map]

@@ -17,7 +17,7 @@ use crate::{
     DONE, config,
     maps::CALLS,
     record::Detail,
-    task::{UserRegisters, read},
+    task::{SignalState, UserRegisters, read},
     trap_ledger::{count, lost},
 };
 
@@ -77,6 +77,11 @@ fn try_classic(ctx: &TracePointContext) -> Result<(), Loss> {
 #[inline(always)]
 fn try_bus_adraln(ctx: &impl EbpfContext) -> Result<(), Loss> {
     let regs = UserRegisters::current().map_err(|_errno| Loss::SignalUnreadable)?;
+    let signals = SignalState::current().map_err(|_errno| Loss::SignalUnreadable)?;
+    if classify::sigbus_requeued(signals.blocked, signals.pending) {
+        debug!(ctx, "a SIGBUS that is sent anew");
+        return Ok(());
+    }
     let Some(event) = classify::sigbus(regs.orig_ax, regs.flags, config::armed()) else {
         debug!(
             ctx,

@@ -58,6 +58,26 @@ impl Subject {
     }
 }
 
+/// What the current task's signals look like.
+pub struct SignalState {
+    /// Signals that it blocks: bit `n - 1` is signal `n`.
+    pub blocked: u64,
+    /// Signals of this thread that were sent and not delivered yet.
+    pub pending: u64,
+}
+
+impl SignalState {
+    /// That of the current task.
+    #[inline(always)]
+    pub fn current() -> Result<Self, i32> {
+        let task = current();
+        Ok(Self {
+            blocked: read(task, config::TASK_BLOCKED.load())?,
+            pending: read(task, config::TASK_PENDING.load())?,
+        })
+    }
+}
+
 /// The registers with which the current task entered the kernel.
 pub struct UserRegisters {
     /// Instruction pointer.

@@ -36,6 +36,10 @@ pub struct KernelLayout {
     pub task_comm: u32,
     /// `task_struct.stack`.
     pub task_stack: u32,
+    /// `task_struct.blocked`.
+    pub task_blocked: u32,
+    /// `task_struct.pending.signal`.
+    pub task_pending: u32,
     /// From the base of a task's stack to its saved user registers; `None` where the helper
     /// `bpf_task_pt_regs` (5.15+) finds them.
     pub stack_to_pt_regs: Option<u32>,
@@ -59,6 +63,8 @@ impl KernelLayout {
                 .or_else(|_| btf.member_offset("task_struct", "real_start_time"))?,
             task_comm: btf.member_offset("task_struct", "comm")?,
             task_stack: btf.member_offset("task_struct", "stack")?,
+            task_blocked: btf.member_offset("task_struct", "blocked")?,
+            task_pending: btf.member_offset("task_struct", "pending.signal")?,
             stack_to_pt_regs: if btf.has_enumerator("bpf_func_id", "BPF_FUNC_task_pt_regs")? {
                 None
             } else {

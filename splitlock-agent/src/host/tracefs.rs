@@ -55,6 +55,13 @@ fn is_tracefs(path: &Path) -> bool {
 fn mount_privately(place: &Path) -> Tracefs {
     match try_mount_privately(place) {
         Ok(()) => Tracefs::Private(place.to_owned()),
+        Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
+            Tracefs::Missing(format!(
+                "tracefs is mounted on {} but shows no events: the kernel may be locked down, see \
+                 /sys/kernel/security/lockdown",
+                place.display()
+            ))
+        }
         Err(error) => Tracefs::Missing(format!(
             "tracefs is not mounted and could not be mounted for the agent alone ({error}); run: \
              mount -t tracefs nodev {}",

@@ -197,6 +197,8 @@ fn globals(host: &Host) -> Vec<(&'static str, u32)> {
             ("TASK_START_BOOTTIME", layout.task_start_boottime),
             ("TASK_COMM", layout.task_comm),
             ("TASK_STACK", layout.task_stack),
+            ("TASK_BLOCKED", layout.task_blocked),
+            ("TASK_PENDING", layout.task_pending),
             (
                 "HAS_TASK_PT_REGS",
                 u32::from(layout.stack_to_pt_regs.is_none()),
@@ -247,6 +249,8 @@ mod tests {
         task_start_boottime: 2,
         task_comm: 3,
         task_stack: 4,
+        task_blocked: 11,
+        task_pending: 12,
         stack_to_pt_regs: None,
         pt_regs_ip: 6,
         pt_regs_flags: 7,

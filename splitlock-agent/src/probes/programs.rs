@@ -8,27 +8,30 @@ use aya::{
     maps::{Array, MapData, MapError},
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
-use splitlock_common::{Hook, ledger::Settings};
+use splitlock_common::{
+    Hook,
+    ledger::{Settings, Word},
+};
 
 use super::{Probe, catalogue::LADDERS, cost};
 
 const READ_WORD: &str = "read_word";
 
-/// What the program returns for an address that cannot be read.
-const UNREADABLE: u32 = u32::MAX;
-
-/// Settings as aya wants them.
+/// A shared structure as aya wants it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Plain(Settings);
+struct Plain<T>(T);
 
 // SAFETY: two integers without padding.
-unsafe impl Pod for Plain {}
+unsafe impl Pod for Plain<Settings> {}
+// SAFETY: two integers without padding.
+unsafe impl Pod for Plain<Word> {}
 
 /// The loaded programs. They are attached as long as this value lives.
 pub struct Programs {
     ebpf: Ebpf,
-    settings: Array<MapData, Plain>,
+    settings: Array<MapData, Plain<Settings>>,
+    word: Array<MapData, Plain<Word>>,
     can_read: bool,
     /// Descriptors of the attached programs, by hook.
     attached: Vec<(Hook, Vec<RawFd>)>,
@@ -41,13 +44,16 @@ impl Programs {
             .iter()
             .map(|probe| (probe.hook, descriptors(&ebpf, probe)))
             .collect();
-        let settings = ebpf
-            .take_map("SETTINGS")
-            .context("the BPF object has no map SETTINGS")?
-            .try_into()?;
+        let mut take = |name| {
+            ebpf.take_map(name)
+                .with_context(|| format!("the BPF object has no map {name}"))
+        };
+        let settings = take("SETTINGS")?.try_into()?;
+        let word = take("WORD")?.try_into()?;
         Ok(Self {
             ebpf,
             settings,
+            word,
             can_read: true,
             attached,
         })
@@ -79,8 +85,8 @@ impl Programs {
         if !self.can_read {
             return None;
         }
-        match try_read_word(&mut self.ebpf, address) {
-            Ok(word) => (word != UNREADABLE).then_some(word),
+        match self.try_read_word(address) {
+            Ok(word) => (word.is_read == 1).then_some(word.value),
             Err(error) => {
                 tracing::debug!(
                     error = format!("{error:#}"),
@@ -90,6 +96,21 @@ impl Programs {
                 None
             }
         }
+    }
+
+    fn try_read_word(&mut self, address: u64) -> Result<Word> {
+        let program: &mut RawTracePoint = self
+            .ebpf
+            .program_mut(READ_WORD)
+            .context("the BPF object has no program read_word")?
+            .try_into()?;
+        if program.fd().is_err() {
+            program.load().context("load")?;
+        }
+        let mut options = RawTracePointRunOptions::new();
+        options.args[0] = address;
+        program.test_run(options).context("run")?;
+        Ok(self.word.get(&0, 0).context("the result")?.0)
     }
 }
 
@@ -104,17 +125,4 @@ fn descriptors(ebpf: &Ebpf, probe: &Probe) -> Vec<RawFd> {
         .filter_map(|attachment| ebpf.program(attachment.program()?)?.fd().ok())
         .map(|fd| fd.as_fd().as_raw_fd())
         .collect()
-}
-
-fn try_read_word(ebpf: &mut Ebpf, address: u64) -> Result<u32> {
-    let program: &mut RawTracePoint = ebpf
-        .program_mut(READ_WORD)
-        .context("the BPF object has no program read_word")?
-        .try_into()?;
-    if program.fd().is_err() {
-        program.load().context("load")?;
-    }
-    let mut options = RawTracePointRunOptions::new();
-    options.args[0] = address;
-    Ok(program.test_run(options).context("run")?.return_value)
 }

@@ -111,7 +111,7 @@ impl Table {
             is_new = subject.ended.is_none();
         }
         read(subject);
-        Self::place(&mut self.places, subject);
+        self.place(key.into());
         is_new
     }
 
@@ -123,7 +123,7 @@ impl Table {
             Entry::Vacant(vacant) => (vacant.insert(Subject::from_log(id, comm)), true),
         };
         subject.add_logged(event, boot_ns);
-        Self::place(&mut self.places, subject);
+        self.place(id);
         is_new
     }
 
@@ -132,12 +132,35 @@ impl Table {
         self.lost[loss as usize] += count;
     }
 
-    fn place(places: &mut [Places; 2], subject: &mut Subject) {
-        if subject.is_process() {
-            places[PROCESS].give(&mut subject.process);
-        }
-        if subject.is_vm() {
-            places[VM].give(&mut subject.vm);
+    /// Gives a subject the places that it has earned.
+    ///
+    /// Whoever only had alignment checks or VM exits so far yields to one with locks: else anybody
+    /// could fill the table with alignment checks before his locks. What yields has no locks, so
+    /// none is in two series; those that it may have later are in the overflow.
+    fn place(&mut self, id: SubjectId) {
+        for kind in [PROCESS, VM] {
+            let Some(subject) = self.subjects.get(&id) else {
+                return;
+            };
+            let guest = kind == VM;
+            if subject.place(guest) != Place::None || !subject.belongs(guest) {
+                continue;
+            }
+            if self.places[kind].is_full()
+                && subject.locks(guest) > 0
+                && let Some(yielding) = self
+                    .subjects
+                    .values_mut()
+                    .filter(|other| other.place(guest) == Place::Held && other.locks(guest) == 0)
+                    // One that has ended first.
+                    .min_by_key(|other| (other.ended.is_none(), other.id))
+            {
+                *yielding.place_mut(guest) = Place::Overflow;
+                self.places[kind].take_back(Place::Held);
+            }
+            if let Some(subject) = self.subjects.get_mut(&id) {
+                self.places[kind].give(subject.place_mut(guest));
+            }
         }
     }
 

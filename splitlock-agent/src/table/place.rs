@@ -26,14 +26,19 @@ impl Places {
         Self { used: 0, limit }
     }
 
+    /// Whether no place is free.
+    pub const fn is_full(&self) -> bool {
+        self.used >= self.limit
+    }
+
     /// Gives a place to one that has none yet.
     pub fn give(&mut self, place: &mut Place) {
         if *place == Place::None {
-            *place = if self.used < self.limit {
+            *place = if self.is_full() {
+                Place::Overflow
+            } else {
                 self.used += 1;
                 Place::Held
-            } else {
-                Place::Overflow
             };
         }
     }

@@ -109,21 +109,32 @@ impl Subject {
         self.ledger[event.index()] + self.logged[event.index()]
     }
 
-    /// Whether it has done anything to be shown as a process.
-    pub fn is_process(&self) -> bool {
-        Event::ALL
-            .iter()
-            .any(|event| !event.is_guest() && self.count(*event) > 0)
-            || self.delay_ns[OWN] > 0
-    }
-
     /// Whether it has done anything to be shown as a VM.
     pub fn is_vm(&self) -> bool {
-        self.exits.is_some()
+        self.belongs(true)
+    }
+
+    /// Whether it has done anything to be shown as a process, or as a VM.
+    pub fn belongs(&self, guest: bool) -> bool {
+        (guest && self.exits.is_some())
+            || self.delay_ns[usize::from(guest)] > 0
             || Event::ALL
                 .iter()
-                .any(|event| event.is_guest() && self.count(*event) > 0)
-            || self.delay_ns[GUEST] > 0
+                .any(|event| event.is_guest() == guest && self.count(*event) > 0)
+    }
+
+    /// Its place among the processes, or among the VMs.
+    pub const fn place(&self, guest: bool) -> Place {
+        if guest { self.vm } else { self.process }
+    }
+
+    /// The same, to be changed.
+    pub const fn place_mut(&mut self, guest: bool) -> &mut Place {
+        if guest {
+            &mut self.vm
+        } else {
+            &mut self.process
+        }
     }
 
     /// Whether it is shown by series of its own.

@@ -126,6 +126,37 @@ fn past_the_limit_locks_go_to_the_overflow_from_the_first_to_the_last() {
 }
 
 #[test]
+fn who_has_no_locks_yields_to_who_has() {
+    let mut table = table(2, 10);
+    let check = Event::AlignmentCheck;
+    for tgid in 1..=3 {
+        table.read_trap(key(tgid), &entry("check", &[(check, 10)]));
+    }
+    let pids = |table: &Table| -> Vec<u32> {
+        table
+            .processes()
+            .iter()
+            .map(|row| row.subject.pid)
+            .collect()
+    };
+    assert_eq!(pids(&table), [1, 2]);
+    // The one that has ended goes first.
+    table.end(key(2).into(), Instant::now());
+    table.read_trap(key(4), &entry("lock", &[(FATAL, 1)]));
+    assert_eq!(pids(&table), [1, 4]);
+    table.read_trap(key(5), &entry("lock", &[(FATAL, 1)]));
+    assert_eq!(pids(&table), [4, 5]);
+    // Those with locks keep their places.
+    table.read_trap(key(6), &entry("lock", &[(FATAL, 7)]));
+    assert_eq!(pids(&table), [4, 5]);
+    assert_eq!(table.overflow()["process"], 7);
+    // Whoever has yielded stays in the overflow with its first lock.
+    table.read_trap(key(1), &entry("check", &[(check, 10), (FATAL, 2)]));
+    assert_eq!(table.overflow()["process"], 9);
+    assert_eq!(table.tracked()["process"], Fullness { used: 2, limit: 2 });
+}
+
+#[test]
 fn what_the_kernel_could_not_place_is_overflow_too() {
     let mut table = table(2, 2);
     let mut counters = HostCounters::default();
