@@ -11,7 +11,7 @@ use std::{
 
 use aya::maps::MapError;
 use splitlock_common::{
-    Event, Hook, Loss, Origin, Trap,
+    Event, Hook, Loss, Origin, Trap, classify,
     ledger::{SubjectKey, VcpuKey},
     record::{KIND_EVENT, Record},
 };
@@ -54,8 +54,22 @@ pub struct Facts {
     pub kernel_version: Option<(u32, u32)>,
     /// The hooks.
     pub probes: Vec<Probe>,
-    /// The events that the kernel log counts, as no better hook is attached.
-    pub counted_by_log: Vec<Event>,
+}
+
+impl Facts {
+    /// Whether a hook is the authority for an event.
+    fn counts(&self, hook: Hook, event: Event) -> bool {
+        self.probes
+            .iter()
+            .any(|probe| probe.hook == hook && probe.authority.contains(event))
+    }
+
+    /// Whether calls of split-lock functions are followed.
+    fn follows_calls(&self) -> bool {
+        self.probes
+            .iter()
+            .any(|probe| matches!(probe.via, Some(Via::Fentry | Via::Kprobe)))
+    }
 }
 
 /// Where events come from.
@@ -77,6 +91,7 @@ pub struct Sources {
 /// The agent's state. One task owns it.
 struct Agent {
     facts: Facts,
+    follows_calls: bool,
     monitor: Monitor,
     mode_address: Option<u64>,
     programs: Programs,
@@ -122,6 +137,7 @@ pub async fn run(
     let mut records_source = Some(sources.records);
     let mut mode_address = Some(sources.mode_address);
     let mut agent = Agent {
+        follows_calls: facts.follows_calls(),
         facts,
         monitor,
         mode_address: None,
@@ -286,6 +302,29 @@ impl Agent {
                 self.ledgers.free_vcpu(vcpu, row)?;
             }
         }
+        self.count_unseen(key)
+    }
+
+    /// Counts the last traps of a dead subject's threads, if their return was not seen.
+    fn count_unseen(&mut self, key: SubjectKey) -> Result<(), MapError> {
+        if !self.follows_calls {
+            return Ok(());
+        }
+        let mode = self.monitor.detection().mode;
+        for (call_key, call) in self.ledgers.take_calls(key.tgid)? {
+            let hook = Hook::ALL
+                .into_iter()
+                .find(|hook| *hook as u32 == call_key.hook);
+            let event = hook.and_then(|hook| {
+                classify::unseen_return(hook, call.eflags, call.sigbus != 0, mode)
+                    .filter(|event| self.facts.counts(hook, *event))
+            });
+            self.table.add_lost(Loss::ReturnUnseen, 1);
+            if let Some(event) = event {
+                self.table
+                    .count_event(key.into(), b"", event, call.entered_ns);
+            }
+        }
         Ok(())
     }
 
@@ -303,10 +342,10 @@ impl Agent {
                 (Trap::SplitLock, What::Took) => Event::UserSplitLockWarned,
                 (Trap::SplitLock, What::Fatal | What::Bogus) => Event::GuestSplitLockSigbus,
             };
-            if self.facts.counted_by_log.contains(&event)
+            if self.facts.counts(Hook::KernelLog, event)
                 && self
                     .table
-                    .count_logged(id, report.comm.as_bytes(), event, boot_ns())
+                    .count_event(id, report.comm.as_bytes(), event, boot_ns())
             {
                 self.watch(id);
             }

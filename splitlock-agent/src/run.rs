@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, pin::pin};
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use splitlock_common::{Event, Hook, HookSet, authority::authority};
+use splitlock_common::HookSet;
 use tokio::{
     select,
     signal::unix::{SignalKind, signal},
@@ -188,16 +188,11 @@ fn monitor(host: &Host, history: Option<&Batch>, probes: &[Probe]) -> Monitor {
 }
 
 fn facts(host: &Host, probes: &[Probe]) -> Facts {
-    let attached = attached(probes);
     Facts {
         kernel: host.kernel_release.clone(),
         cpu: host.cpu,
         kernel_version: host.kernel_version(),
         probes: probes.to_vec(),
-        counted_by_log: Event::ALL
-            .into_iter()
-            .filter(|event| authority(*event, attached) == Some(Hook::KernelLog))
-            .collect(),
     }
 }
 

@@ -5,7 +5,11 @@
 //! `arch/x86/kernel/traps.c`,
 //! <https://github.com/torvalds/linux/blob/v6.18/arch/x86/kernel/cpu/bus_lock.c>.
 
-use crate::{authority::Armed, mode::Mode, trap::Event};
+use crate::{
+    authority::{Armed, Hook},
+    mode::Mode,
+    trap::Event,
+};
 
 /// `SIGBUS` on x86.
 pub const SIGBUS: i32 = 7;
@@ -105,6 +109,18 @@ pub fn user_bus_lock(sigbus_sent: bool, inside_ns: u64, mode: Mode) -> Option<Ev
         Some(Event::UserBusLockThrottled)
     } else {
         Some(Event::UserBusLockWarned)
+    }
+}
+
+/// A call of one of the functions whose return was not seen: what followed decides. `None` where
+/// nothing is to be counted.
+#[inline(always)]
+pub fn unseen_return(hook: Hook, eflags: u64, sigbus_sent: bool, mode: Mode) -> Option<Event> {
+    match hook {
+        Hook::HandleUserSplitLock => Some(user_split_lock(eflags, !sigbus_sent)),
+        Hook::HandleGuestSplitLock => Some(guest_split_lock(!sigbus_sent)),
+        Hook::HandleBusLock => user_bus_lock(sigbus_sent, 0, mode),
+        _ => None,
     }
 }
 
@@ -242,6 +258,25 @@ mod tests {
         assert_eq!(user_bus_lock(false, 5 * step, Mode::Warn), warned);
         assert_eq!(user_bus_lock(false, 5 * step, Mode::Unknown), warned);
         assert_eq!(user_bus_lock(false, 5 * step, Mode::Off), None);
+    }
+
+    #[test]
+    fn an_unseen_return_is_read_by_what_followed() {
+        let read = |hook, eflags, sigbus| unseen_return(hook, eflags, sigbus, Mode::Warn);
+        let (user, guest) = (Hook::HandleUserSplitLock, Hook::HandleGuestSplitLock);
+        assert_eq!(read(user, PLAIN, false), Some(Event::UserSplitLockWarned));
+        assert_eq!(read(user, PLAIN, true), Some(Event::UserSplitLockSigbus));
+        assert_eq!(
+            read(user, PLAIN | EFLAGS_AC, true),
+            Some(Event::AlignmentCheck)
+        );
+        assert_eq!(read(guest, 0, false), Some(Event::GuestSplitLockWarned));
+        assert_eq!(read(guest, 0, true), Some(Event::GuestSplitLockSigbus));
+        assert_eq!(
+            read(Hook::HandleBusLock, PLAIN, true),
+            Some(Event::UserBusLockSigbus)
+        );
+        assert_eq!(read(Hook::SplitLockWarn, 0, false), None);
     }
 
     #[test]

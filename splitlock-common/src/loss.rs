@@ -24,11 +24,14 @@ pub enum Loss {
     KernelLogOverrun = 8,
     /// A message of the kernel log could not be parsed. Counted by the agent.
     KernelLogMalformed = 9,
+    /// The return of a split-lock function was not seen. The trap is counted when its thread traps
+    /// again or its process ends; the delay is not.
+    ReturnUnseen = 10,
 }
 
 impl Loss {
     /// How many there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -42,6 +45,7 @@ impl Loss {
         Self::CallUntracked,
         Self::KernelLogOverrun,
         Self::KernelLogMalformed,
+        Self::ReturnUnseen,
     ];
 
     /// The label value of `cause`.
@@ -57,6 +61,7 @@ impl Loss {
             Self::CallUntracked => "call_untracked",
             Self::KernelLogOverrun => "kernel_log_overrun",
             Self::KernelLogMalformed => "kernel_log_malformed",
+            Self::ReturnUnseen => "return_unseen",
         }
     }
 }

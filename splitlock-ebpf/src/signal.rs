@@ -89,7 +89,9 @@ fn try_bus_adraln(ctx: &impl EbpfContext) -> Result<(), Loss> {
         );
         return Ok(());
     };
-    mark_bus_lock_call();
+    for hook in SENDERS {
+        mark_call(hook);
+    }
     let ip = match event {
         // The saved registers are the VMM's; the guest's instruction pointer is not among them.
         Event::GuestSplitLockSigbus => 0,
@@ -98,16 +100,23 @@ fn try_bus_adraln(ctx: &impl EbpfContext) -> Result<(), Loss> {
     count(ctx, Hook::SignalGenerate, event, Detail::at(ip))
 }
 
-/// Notes in a call of `handle_bus_lock` under way that it sent this signal.
+/// Functions that send the signal, or after whose return it is sent.
+const SENDERS: [Hook; 3] = [
+    Hook::HandleBusLock,
+    Hook::HandleGuestSplitLock,
+    Hook::HandleUserSplitLock,
+];
+
+/// Notes the signal in a call under way, or in one whose return was not seen.
 #[inline(always)]
-fn mark_bus_lock_call() {
+fn mark_call(hook: Hook) {
     let key = CallKey {
         pid_tgid: bpf_get_current_pid_tgid(),
-        hook: Hook::HandleBusLock as u32,
+        hook: hook as u32,
         reserved: 0,
     };
     if let Some(call) = CALLS.get_ptr_mut(key) {
-        // SAFETY: an entry of the current thread, which is inside that call.
+        // SAFETY: an entry of the current thread alone.
         unsafe { (*call).sigbus = 1 };
     }
 }

@@ -24,8 +24,7 @@ use crate::{
 };
 
 /// Makes the four entries of one function: fentry, fexit, kprobe, kretprobe.
-/// `$argument` is what the first argument is to `$open`; `$returns` is the number of arguments,
-/// where a tracing program finds the returned value (0 for a function that returns nothing).
+/// `$returned` is the number of arguments, where a tracing program finds the returned value.
 macro_rules! function {
     (
         $open:ident, $close:ident, returned at $returned:literal;
@@ -33,7 +32,7 @@ macro_rules! function {
     ) => {
         #[fentry]
         pub fn $fentry(ctx: FEntryContext) -> i32 {
-            $open(ctx.arg(0)).unwrap_or_else(lost);
+            $open(&ctx, ctx.arg(0)).unwrap_or_else(lost);
             DONE as i32
         }
 
@@ -45,7 +44,7 @@ macro_rules! function {
 
         #[kprobe]
         pub fn $kprobe(ctx: ProbeContext) -> u32 {
-            $open(ctx.arg(0).unwrap_or(0)).unwrap_or_else(lost);
+            $open(&ctx, ctx.arg(0).unwrap_or(0)).unwrap_or_else(lost);
             DONE
         }
 
@@ -86,8 +85,8 @@ function! {
 }
 
 #[inline(always)]
-fn open_user(regs: u64) -> Result<(), Loss> {
-    open_with_registers(Hook::HandleUserSplitLock, regs)
+fn open_user(ctx: &impl EbpfContext, regs: u64) -> Result<(), Loss> {
+    open_with_registers(ctx, Hook::HandleUserSplitLock, regs)
 }
 
 #[inline(always)]
@@ -98,8 +97,8 @@ fn close_user(ctx: &impl EbpfContext, handled: u8) -> Result<(), Loss> {
 }
 
 #[inline(always)]
-fn open_guest(ip: u64) -> Result<(), Loss> {
-    open(Hook::HandleGuestSplitLock, ip, 0)
+fn open_guest(ctx: &impl EbpfContext, ip: u64) -> Result<(), Loss> {
+    open(ctx, Hook::HandleGuestSplitLock, ip, 0)
 }
 
 #[inline(always)]
@@ -110,8 +109,8 @@ fn close_guest(ctx: &impl EbpfContext, handled: u8) -> Result<(), Loss> {
 }
 
 #[inline(always)]
-fn open_bus(regs: u64) -> Result<(), Loss> {
-    open_with_registers(Hook::HandleBusLock, regs)
+fn open_bus(ctx: &impl EbpfContext, regs: u64) -> Result<(), Loss> {
+    open_with_registers(ctx, Hook::HandleBusLock, regs)
 }
 
 #[inline(always)]
@@ -131,8 +130,8 @@ fn close_bus(ctx: &impl EbpfContext, _nothing: u64) -> Result<(), Loss> {
 }
 
 #[inline(always)]
-fn open_warn(ip: u64) -> Result<(), Loss> {
-    open(Hook::SplitLockWarn, ip, 0)
+fn open_warn(ctx: &impl EbpfContext, ip: u64) -> Result<(), Loss> {
+    open(ctx, Hook::SplitLockWarn, ip, 0)
 }
 
 #[inline(always)]
@@ -145,27 +144,32 @@ fn close_warn(ctx: &impl EbpfContext, _nothing: u64) -> Result<(), Loss> {
 }
 
 #[inline(always)]
-fn open_with_registers(hook: Hook, regs: u64) -> Result<(), Loss> {
+fn open_with_registers(ctx: &impl EbpfContext, hook: Hook, regs: u64) -> Result<(), Loss> {
     let regs = UserRegisters::at(regs).map_err(|_errno| Loss::CallUntracked)?;
-    open(hook, regs.ip, regs.flags)
+    open(ctx, hook, regs.ip, regs.flags)
 }
 
+/// A call of this thread that is still open has returned unseen: kretprobes have a pool, which
+/// sleepers in the penalty can empty, and the kernel skips a program that it is running on that CPU
+/// already. What it was about counts all the same; only its delay is lost.
 #[inline(always)]
-fn open(hook: Hook, ip: u64, eflags: u64) -> Result<(), Loss> {
+fn open(ctx: &impl EbpfContext, hook: Hook, ip: u64, eflags: u64) -> Result<(), Loss> {
     let call = Call {
         entered_ns: now_ns(),
         ip,
         eflags,
         sigbus: 0,
     };
-    let key = key(hook);
-    // A call of this thread that was never closed: its return was missed.
-    if CALLS.get_ptr(key).is_some() {
-        lost(Loss::CallUntracked);
-    }
+    let unseen = close(hook).ok();
     CALLS
-        .insert(key, call, 0)
-        .map_err(|_errno| Loss::CallUntracked)
+        .insert(key(hook), call, 0)
+        .map_err(|_errno| Loss::CallUntracked)?;
+    let Some(unseen) = unseen else { return Ok(()) };
+    lost(Loss::ReturnUnseen);
+    match classify::unseen_return(hook, unseen.eflags, unseen.sigbus != 0, config::mode()) {
+        Some(event) => count(ctx, hook, event, Detail::at(unseen.ip)),
+        None => Ok(()),
+    }
 }
 
 /// The call that returns now. None is one that began before the entry was attached, or found no

@@ -5,7 +5,7 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, Queue},
 };
-use splitlock_common::ledger::{HostCounters, SubjectKey, TrapEntry, VcpuKey};
+use splitlock_common::ledger::{Call, CallKey, HostCounters, SubjectKey, TrapEntry, VcpuKey};
 
 use super::exit_rows::ExitRows;
 
@@ -22,12 +22,17 @@ unsafe impl Pod for Plain<TrapEntry> {}
 unsafe impl Pod for Plain<VcpuKey> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<HostCounters> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<CallKey> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Call> {}
 
 /// The ledgers of a loaded object.
 pub struct Ledgers {
     host: Array<MapData, Plain<HostCounters>>,
     traps: HashMap<MapData, Plain<SubjectKey>, Plain<TrapEntry>>,
     owners: HashMap<MapData, Plain<VcpuKey>, u32>,
+    calls: HashMap<MapData, Plain<CallKey>, Plain<Call>>,
     free_rows: Queue<MapData, u32>,
     /// Programs are loaded after the maps are taken over, and refer to this one by its descriptor.
     _rows_map: Map,
@@ -56,6 +61,7 @@ impl Ledgers {
             host: take(ebpf, "HOST")?.try_into()?,
             traps: take(ebpf, "TRAPS")?.try_into()?,
             owners: take(ebpf, "EXIT_OWNERS")?.try_into()?,
+            calls: take(ebpf, "CALLS")?.try_into()?,
             free_rows,
             _rows_map: rows_map,
             rows,
@@ -93,6 +99,25 @@ impl Ledgers {
     /// Whether a thread has been seen to run a vCPU.
     pub fn is_vcpu(&self, key: VcpuKey) -> bool {
         self.owners.get(&Plain(key), 0).is_ok()
+    }
+
+    /// Takes out the calls of a dead subject's threads whose return was not seen.
+    pub fn take_calls(&mut self, tgid: u32) -> Result<Vec<(CallKey, Call)>, MapError> {
+        let calls = self
+            .calls
+            .iter()
+            .map(|item| item.map(|(key, call)| (key.0, call.0)))
+            // A call that is closed while the map is read is nobody's here.
+            .filter(|item| !matches!(item, Err(MapError::KeyNotFound)))
+            .filter(|item| {
+                item.as_ref()
+                    .map_or(true, |(key, _)| key.pid_tgid >> 32 == u64::from(tgid))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        for (key, _) in &calls {
+            self.calls.remove(&Plain(*key))?;
+        }
+        Ok(calls)
     }
 
     /// Frees a dead subject's entry of the trap ledger.

@@ -50,8 +50,8 @@ pub struct Table {
     subjects: HashMap<SubjectId, Subject>,
     places: [Places; 2],
     host: HostCounters,
-    /// Events that the kernel log told and counted.
-    logged: [u64; Event::COUNT],
+    /// Events that no ledger has.
+    added: [u64; Event::COUNT],
     /// Losses that the agent itself saw.
     lost: [u64; Loss::COUNT],
     /// Locks of overflow subjects that have ended.
@@ -66,7 +66,7 @@ impl Table {
             subjects: HashMap::new(),
             places: [Places::new(limits.processes), Places::new(limits.vms)],
             host: HostCounters::default(),
-            logged: [0; Event::COUNT],
+            added: [0; Event::COUNT],
             lost: [0; Loss::COUNT],
             overflow_ended: [0; 2],
         }
@@ -115,14 +115,15 @@ impl Table {
         is_new
     }
 
-    /// Counts an event that the kernel log told. True if the subject is new.
-    pub fn count_logged(&mut self, id: SubjectId, comm: &[u8], event: Event, boot_ns: u64) -> bool {
-        self.logged[event.index()] += 1;
+    /// Counts an event that no ledger has: one that the kernel log told, or a call whose return was
+    /// not seen. True if the subject is new.
+    pub fn count_event(&mut self, id: SubjectId, comm: &[u8], event: Event, boot_ns: u64) -> bool {
+        self.added[event.index()] += 1;
         let (subject, is_new) = match self.subjects.entry(id) {
             Entry::Occupied(occupied) => (occupied.into_mut(), false),
             Entry::Vacant(vacant) => (vacant.insert(Subject::from_log(id, comm)), true),
         };
-        subject.add_logged(event, boot_ns);
+        subject.add_event(event, boot_ns);
         self.place(id);
         is_new
     }
@@ -246,7 +247,7 @@ impl Table {
 
     /// How often an event happened on the host.
     pub fn host_count(&self, event: Event) -> u64 {
-        self.host.events[event.index()] + self.logged[event.index()]
+        self.host.events[event.index()] + self.added[event.index()]
     }
 
     /// The processes with series.

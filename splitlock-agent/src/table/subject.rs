@@ -41,7 +41,7 @@ pub struct Subject {
     /// What it took over from earlier processes of its pid and comm.
     pub carried: Carried,
     ledger: [u64; Event::COUNT],
-    logged: [u64; Event::COUNT],
+    added: [u64; Event::COUNT],
     delay_ns: [u64; 2],
     last_ns: [u64; 2],
     exits: Option<ExitTally>,
@@ -58,7 +58,7 @@ impl Subject {
             vm: Place::None,
             carried: Carried::default(),
             ledger: [0; Event::COUNT],
-            logged: [0; Event::COUNT],
+            added: [0; Event::COUNT],
             delay_ns: [0; 2],
             last_ns: [0; 2],
             exits: None,
@@ -97,16 +97,16 @@ impl Subject {
         self.exits = Some(tally);
     }
 
-    /// Counts an event that the kernel log told.
-    pub fn add_logged(&mut self, event: Event, boot_ns: u64) {
-        self.logged[event.index()] += 1;
+    /// Counts an event that no ledger has.
+    pub fn add_event(&mut self, event: Event, boot_ns: u64) {
+        self.added[event.index()] += 1;
         let side = usize::from(event.is_guest());
         self.last_ns[side] = self.last_ns[side].max(boot_ns);
     }
 
     /// How often an event happened.
     pub fn count(&self, event: Event) -> u64 {
-        self.ledger[event.index()] + self.logged[event.index()]
+        self.ledger[event.index()] + self.added[event.index()]
     }
 
     /// Whether it has done anything to be shown as a VM.

@@ -229,8 +229,8 @@ fn a_reused_pid_with_the_same_comm_goes_on_from_the_old_value() {
 fn the_kernel_log_and_the_ledger_tell_of_one_subject() {
     let mut table = table(3, 3);
     let warned = Event::UserSplitLockWarned;
-    assert!(table.count_logged(key(1).into(), b"p", warned, 7));
-    assert!(!table.count_logged(key(1).into(), b"p", warned, 8));
+    assert!(table.count_event(key(1).into(), b"p", warned, 7));
+    assert!(!table.count_event(key(1).into(), b"p", warned, 8));
     // The ledger's key is news: its death must be followed by freeing the entry.
     assert!(table.read_trap(key(1), &entry("p", &[(Event::AlignmentCheck, 4)])));
     let processes = table.processes();

@@ -14,7 +14,10 @@ use super::{
     Test,
     agent::{Agent, binary},
     events::{Child, Event},
-    requirements::Requirement::{AlignmentChecks, Root},
+    requirements::{
+        self,
+        Requirement::{AlignmentChecks, Root},
+    },
 };
 
 pub const TESTS: &[Test] = &[
@@ -74,7 +77,9 @@ fn a_signal_ends_it_at_once_and_nothing_is_left() {
         let _idle = TcpStream::connect(agent.address()).expect("the agent listens");
         let (status, time) = agent.end(signal);
         assert!(status.success(), "{status:?}");
-        assert!(time < Duration::from_secs(1), "{time:?}");
+        // Each detaching waits for the kernel's readers, and an emulated CPU is slow.
+        let limit = if requirements::in_rig() { 5 } else { 1 };
+        assert!(time < Duration::from_secs(limit), "{time:?}");
         // The kernel frees programs a moment after their last reference.
         let start = Instant::now();
         loop {
