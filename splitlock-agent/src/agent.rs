@@ -13,7 +13,7 @@ use aya::maps::MapError;
 use splitlock_common::{
     Event, Hook, Loss, Origin, Trap, classify,
     ledger::{SubjectKey, VcpuKey},
-    record::{KIND_EVENT, Record},
+    record::{KIND_EVENT, KIND_VCPU, Record},
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
@@ -26,10 +26,10 @@ use crate::{
         cpu::CpuFeatures,
     },
     intake::{
-        exit_rows::{ExitTally, RowHead},
         kernel_log::{Batch, KernelLog, Report, message::What},
         ledgers::Ledgers,
         records::Records,
+        vcpus::Vcpus,
     },
     probes::{Probe, catalogue::Via, meaning, programs::Programs},
     subjects::{SubjectId, death, process},
@@ -52,6 +52,8 @@ pub struct Facts {
     pub cpu: Option<CpuFeatures>,
     /// Major and minor number of the kernel.
     pub kernel_version: Option<(u32, u32)>,
+    /// Rows of the exit ledger.
+    pub exit_rows: usize,
     /// The hooks.
     pub probes: Vec<Probe>,
 }
@@ -96,6 +98,7 @@ struct Agent {
     mode_address: Option<u64>,
     programs: Programs,
     ledgers: Ledgers,
+    vcpus: Vcpus,
     table: Table,
     stories: Stories,
     log_reports: LogReports,
@@ -143,6 +146,7 @@ pub async fn run(
         mode_address: None,
         programs: sources.programs,
         ledgers: sources.ledgers,
+        vcpus: Vcpus::default(),
         table,
         stories: Stories::default(),
         log_reports: LogReports::default(),
@@ -216,6 +220,10 @@ impl Agent {
     /// on. The counts are in the ledgers.
     fn take_records(&mut self, records: &mut Vec<Record>) {
         for record in records.drain(..) {
+            if record.kind == KIND_VCPU {
+                self.vcpus
+                    .add(vcpu(&record), record.event, &self.ledgers.rows);
+            }
             if !self.table.knows(record.subject.into())
                 && let Err(error) = self.meet(record.subject)
             {
@@ -229,12 +237,15 @@ impl Agent {
 
     /// Reads what the ledgers hold of a subject that is not known yet.
     fn meet(&mut self, key: SubjectKey) -> Result<(), MapError> {
+        if self.table.is_full() {
+            self.table.expire(Instant::now());
+        }
         if let Some(entry) = self.ledgers.trap(key)? {
             self.table.read_trap(key, &entry);
             debug!(pid = key.tgid, "a subject with events");
         }
-        if let Some(vm) = self.read_vms(|subject| subject == key)?.remove(&key) {
-            self.table.read_exits(key, &vm.head, vm.tally);
+        if let Some((head, tally)) = self.vcpus.tally(key, &self.ledgers.rows) {
+            self.table.read_exits(key, &head, tally);
             debug!(pid = key.tgid, "a VM");
         }
         if self.table.knows(key.into()) {
@@ -252,33 +263,33 @@ impl Agent {
         }
     }
 
-    /// The exit ledger's rows of the VMs that are `wanted`, added up per VM.
-    fn read_vms(
-        &self,
-        wanted: impl Fn(SubjectKey) -> bool,
-    ) -> Result<HashMap<SubjectKey, VmReading>, MapError> {
-        let mut vms: HashMap<SubjectKey, VmReading> = HashMap::new();
-        for vcpu in self.ledgers.vcpus() {
-            let (vcpu, row) = vcpu?;
-            let key = vcpu.subject();
-            if !wanted(key) {
-                continue;
-            }
-            let Some(head) = self.ledgers.rows.head(row) else {
-                continue;
-            };
-            let vm = vms.entry(key).or_insert_with(|| VmReading {
-                head,
-                tally: ExitTally::default(),
-                rows: vec![],
-            });
-            if head.first_ns < vm.head.first_ns {
-                vm.head = head;
-            }
-            self.ledgers.rows.add_to(row, &mut vm.tally);
-            vm.rows.push((vcpu, row));
+    /// Finds the rows that were claimed without a record's telling so.
+    fn find_rows(&mut self) -> Result<(), MapError> {
+        if self.ledgers.host().rows_claimed == self.vcpus.seen() {
+            return Ok(());
         }
-        Ok(vms)
+        let unknown: Vec<VcpuKey> = self
+            .ledgers
+            .vcpus()
+            .filter(|vcpu| !matches!(vcpu, Ok(vcpu) if self.vcpus.knows(vcpu)))
+            .collect::<Result<_, _>>()?;
+        for vcpu in unknown {
+            let row = self.ledgers.row_of(vcpu)?;
+            self.vcpus.add(vcpu, row, &self.ledgers.rows);
+        }
+        Ok(())
+    }
+
+    /// Gives rows back whose thread has ended before its VM, once they get scarce.
+    fn reclaim_rows(&mut self) -> Result<(), MapError> {
+        if self.vcpus.claimed() < self.facts.exit_rows / 4 * 3 {
+            return Ok(());
+        }
+        let has_ended = |vcpu: &VcpuKey| !process::has_thread(vcpu.subject().tgid, vcpu.tid());
+        for (vcpu, row) in self.vcpus.remove_ended(&self.ledgers.rows, has_ended) {
+            self.ledgers.free_vcpu(vcpu, row)?;
+        }
+        Ok(())
     }
 
     /// A subject has ended: its last counts are read, then its places in the ledgers are freed.
@@ -296,11 +307,12 @@ impl Agent {
             self.table.read_trap(key, &entry);
             self.ledgers.free_trap(key)?;
         }
-        if let Some(vm) = self.read_vms(|subject| subject == key)?.remove(&key) {
-            self.table.read_exits(key, &vm.head, vm.tally);
-            for (vcpu, row) in vm.rows {
-                self.ledgers.free_vcpu(vcpu, row)?;
-            }
+        self.find_rows()?;
+        if let Some((head, tally)) = self.vcpus.tally(key, &self.ledgers.rows) {
+            self.table.read_exits(key, &head, tally);
+        }
+        for (vcpu, row) in self.vcpus.remove(key) {
+            self.ledgers.free_vcpu(vcpu, row)?;
         }
         self.count_unseen(key)
     }
@@ -370,7 +382,7 @@ impl Agent {
                 pid_tgid: u64::from(pid) << 32 | u64::from(tid),
                 start_ns: key.start_ns,
             };
-            self.ledgers.is_vcpu(vcpu)
+            self.vcpus.knows(&vcpu)
         });
         (id, is_vcpu)
     }
@@ -384,7 +396,7 @@ impl Agent {
         {
             self.monitor.read_memory(value);
         }
-        if let Err(error) = self.programs.set(self.monitor.settings()) {
+        if let Err(error) = self.programs.tell(self.monitor.settings()) {
             warn!(%error, "the programs cannot be told the mode of detection");
         }
     }
@@ -464,8 +476,12 @@ impl Agent {
                 news.push(key);
             }
         }
-        for (key, vm) in self.read_vms(|_| true)? {
-            if self.table.read_exits(key, &vm.head, vm.tally) {
+        self.find_rows()?;
+        self.reclaim_rows()?;
+        for key in self.vcpus.vms() {
+            if let Some((head, tally)) = self.vcpus.tally(key, &self.ledgers.rows)
+                && self.table.read_exits(key, &head, tally)
+            {
                 news.push(key);
             }
         }
@@ -474,14 +490,15 @@ impl Agent {
             self.watch(id);
         }
         // Last, so that the host's totals are never behind the subjects'.
-        self.table.read_host(self.ledgers.host()?);
+        self.table.read_host(self.ledgers.host());
         Ok(())
     }
 }
 
-/// A VM's rows.
-struct VmReading {
-    head: RowHead,
-    tally: ExitTally,
-    rows: Vec<(VcpuKey, u32)>,
+/// The vCPU thread that a record tells of.
+const fn vcpu(record: &Record) -> VcpuKey {
+    VcpuKey {
+        pid_tgid: (record.subject.tgid as u64) << 32 | record.tid as u64,
+        start_ns: record.subject.start_ns,
+    }
 }

@@ -130,7 +130,7 @@ async fn serve(options: &RunOptions, host: &Host) -> Result<()> {
     let address = server.address().context("the listener's address")?;
     info!("serving on http://{address}{}", options.telemetry_path);
 
-    let facts = facts(host, &probes);
+    let facts = facts(host, sizes, &probes);
     let agent = pin!(agent::run(sources, table, facts, monitor, questions));
     let server = pin!(server.serve());
     select! {
@@ -187,11 +187,12 @@ fn monitor(host: &Host, history: Option<&Batch>, probes: &[Probe]) -> Monitor {
     Monitor::new(evidence, host::mitigation(), attached(probes))
 }
 
-fn facts(host: &Host, probes: &[Probe]) -> Facts {
+fn facts(host: &Host, sizes: Sizes, probes: &[Probe]) -> Facts {
     Facts {
         kernel: host.kernel_release.clone(),
         cpu: host.cpu,
         kernel_version: host.kernel_version(),
+        exit_rows: sizes.exit_rows as usize,
         probes: probes.to_vec(),
     }
 }

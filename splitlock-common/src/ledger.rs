@@ -26,10 +26,12 @@ pub struct HostCounters {
     pub unattributed: [u64; EVENT_SLOTS],
     /// Losses, indexed by [`crate::Loss`].
     pub lost: [u64; LOSS_SLOTS],
+    /// Rows of the exit ledger that were claimed, ever.
+    pub rows_claimed: u64,
 }
 
 /// What the agent knows of the host and may learn anew while the programs run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Settings {
     /// Number of the [`crate::Mode`].
@@ -189,7 +191,7 @@ mod tests {
     fn no_structure_has_padding() {
         assert_eq!(
             size_of::<HostCounters>(),
-            8 * (2 * EVENT_SLOTS + LOSS_SLOTS)
+            8 * (2 * EVENT_SLOTS + LOSS_SLOTS + 1)
         );
         assert_eq!(size_of::<SubjectKey>(), 16);
         assert_eq!(

@@ -14,7 +14,7 @@ pub const KIND_VCPU: u32 = 2;
 pub struct Record {
     /// [`KIND_EVENT`] or [`KIND_VCPU`].
     pub kind: u32,
-    /// Number of the [`crate::Event`]; 0 for a vCPU.
+    /// Number of the [`crate::Event`]; for a vCPU, of its row in the exit ledger.
     pub event: u32,
     /// Number of the [`crate::Hook`] that saw it.
     pub hook: u32,

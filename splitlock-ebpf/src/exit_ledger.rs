@@ -17,7 +17,7 @@ use crate::{
     maps::{EXIT_OWNERS, EXIT_ROWS, FREE_ROWS, ROW_CACHE},
     record::tell_vcpu,
     task::{self, Subject},
-    trap_ledger::now_ns,
+    trap_ledger::{now_ns, row_claimed},
 };
 
 /// Counts a VM exit of the current vCPU thread.
@@ -144,6 +144,7 @@ fn search(
         ctx,
         "new vCPU thread {} of {}", pid_tgid as u32, subject.key.tgid
     );
-    tell_vcpu(subject.key, hook, time_ns, VCPU_UNKNOWN);
+    row_claimed();
+    tell_vcpu(subject.key, hook, time_ns, index);
     Ok((index, free))
 }

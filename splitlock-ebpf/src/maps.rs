@@ -27,9 +27,9 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 pub static WORD: Array<Word, 1> = Array::new();
 
-/// Totals of the host: exact also when the ledger is full.
+/// Totals of the host: exact also when the ledger is full. The agent maps them into its memory.
 #[btf_map]
-pub static HOST: Array<HostCounters, 1> = Array::new();
+pub static HOST: Array<HostCounters, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// The trap ledger.
 #[btf_map]

@@ -66,15 +66,8 @@ pub fn tell_event(
 
 /// Tells the agent of a vCPU thread seen for the first time.
 #[inline(always)]
-pub fn tell_vcpu(subject: SubjectKey, hook: Hook, time_ns: u64, vcpu_id: u32) {
-    write(
-        KIND_VCPU,
-        0,
-        hook,
-        subject,
-        time_ns,
-        Detail { ip: 0, vcpu_id },
-    );
+pub fn tell_vcpu(subject: SubjectKey, hook: Hook, time_ns: u64, row: u32) {
+    write(KIND_VCPU, row, hook, subject, time_ns, Detail::at(0));
 }
 
 #[inline(always)]

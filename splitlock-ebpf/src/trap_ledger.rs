@@ -58,6 +58,15 @@ pub fn lost(loss: Loss) {
     }
 }
 
+/// Counts a row of the exit ledger that got an owner.
+#[inline(always)]
+pub fn row_claimed() {
+    if let Some(host) = host() {
+        // SAFETY: a map value.
+        add(unsafe { &raw mut (*host).rows_claimed }, 1);
+    }
+}
+
 /// Counts one event of the current task, if `hook` is the authority for its kind.
 #[inline(always)]
 pub fn count(ctx: &impl EbpfContext, hook: Hook, event: Event, detail: Detail) -> Result<(), Loss> {

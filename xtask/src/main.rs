@@ -19,6 +19,7 @@ mod setup;
 mod steps;
 mod test;
 mod tools;
+mod vm;
 mod workspace;
 
 use crate::{steps::Steps, workspace::Workspace};
@@ -40,6 +41,8 @@ enum Verb {
     Run(run::RunOptions),
     /// Set up and run all tests: `cargo xtask test -- FILTER`
     Test(test::TestOptions),
+    /// Run the agent and its tests on several kernels under emulation
+    Vm(vm::VmOptions),
     /// Everything that must be green: tests (none may skip), format, lints, documentation
     Ci,
 }
@@ -64,6 +67,7 @@ fn execute(verb: Verb) -> Result<()> {
         Verb::Build(options) => build::build(&workspace, &mut steps, &options).map(|_| ()),
         Verb::Run(options) => run::run(&workspace, &mut steps, options),
         Verb::Test(options) => test::test(&workspace, &mut steps, options),
+        Verb::Vm(options) => vm::vm(&workspace, &mut steps, options),
         Verb::Ci => ci::ci(&workspace, &mut steps),
     }
 }

@@ -46,8 +46,17 @@ impl Monitor {
 
     /// What the programs are to know.
     pub const fn settings(&self) -> Settings {
+        let mode = match self.detection {
+            // The kernel's own variable says "off".
+            Detection {
+                mode: Mode::Unsupported,
+                source: Source::Memory,
+                ..
+            } => Mode::Off,
+            Detection { mode, .. } => mode,
+        };
         Settings {
-            mode: self.detection.mode as u32,
+            mode: mode as u32,
             armed: self.detection.armed as u32,
         }
     }

@@ -28,12 +28,12 @@ use super::{exposition, page};
 use crate::{agent::Request, table::snapshot::Snapshot};
 
 /// Connections at a time; further ones wait.
-const CONNECTIONS: usize = 64;
-/// From the connection to its end, keep-alive included: more than a scrape interval, so that
-/// Prometheus keeps its connection.
+const CONNECTIONS: usize = 128;
+/// From the connection to its end, keep-alive included.
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
-/// From the connection, or the last answer, to the whole head of a request.
-const HEAD_TIME: Duration = Duration::from_secs(70);
+/// From the connection, or the last answer, to the whole head of a request. A scraper whose
+/// connection was closed meanwhile makes a new one.
+const HEAD_TIME: Duration = Duration::from_secs(5);
 /// For the agent to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// Before accepting again where that failed, as when no file descriptor is free.

@@ -7,6 +7,7 @@ pub mod btf;
 pub mod clock;
 pub mod cpu;
 pub mod format;
+pub mod preemption;
 pub mod privileges;
 pub mod symbols;
 pub mod tracefs;
@@ -97,6 +98,8 @@ fn stack_size(btf: &Btf<'_>) -> u32 {
 pub struct Host {
     /// `uname -r`.
     pub kernel_release: String,
+    /// Whether a task can be preempted inside the kernel.
+    pub preemptible: bool,
     /// The CPU's features; `None` where its flags could not be read.
     pub cpu: Option<CpuFeatures>,
     /// The boot parameter `split_lock_detect=`.
@@ -114,8 +117,10 @@ impl Host {
     pub fn read(tracefs: &Tracefs, tracepoints: &[Tracepoint]) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (layout, prototypes) = read_btf(tracepoints);
+        let kernel_release = read("/proc/sys/kernel/osrelease").trim().to_owned();
         Self {
-            kernel_release: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            preemptible: preemption::kernel_is_preemptible(version(&kernel_release)),
+            kernel_release,
             cpu: CpuFeatures::parse(&read("/proc/cpuinfo")),
             parameter: cpu::parameter(&read("/proc/cmdline")),
             layout,
@@ -127,21 +132,22 @@ impl Host {
         }
     }
 
-    /// Whether a program on a raw tracepoint can be preempted: 7.0 guards tracepoints by SRCU-fast
-    /// where it had turned preemption off ("tracing: Guard __DECLARE_TRACE() use of
-    /// __DO_TRACE_CALL() with SRCU-fast"), and x86 has no kernel without preemption any more.
+    /// Whether a program on a raw tracepoint can be preempted: from 7.0 on tracepoints are guarded
+    /// by SRCU-fast, before they turned preemption off ("tracing: Guard __DECLARE_TRACE() use of
+    /// __DO_TRACE_CALL() with SRCU-fast").
     pub fn preemptible_tracepoints(&self) -> bool {
         self.kernel_version() >= Some((7, 0))
     }
 
     /// Major and minor number of the kernel.
     pub fn kernel_version(&self) -> Option<(u32, u32)> {
-        let mut numbers = self
-            .kernel_release
-            .split(|c: char| !c.is_ascii_digit())
-            .map(str::parse);
-        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+        version(&self.kernel_release)
     }
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// Whether `kernel.split_lock_mitigate` (6.2+, also in stable 6.0 and 6.1) is on; `None` on other

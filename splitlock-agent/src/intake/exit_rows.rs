@@ -1,15 +1,13 @@
 //! The rows of the exit ledger, mapped into the agent's memory.
 
-use std::{io, os::fd::AsFd, ptr::NonNull};
+use std::{io, os::fd::AsFd};
 
-use rustix::{
-    mm::{MapFlags, ProtFlags, mmap, munmap},
-    param::page_size,
-};
 use splitlock_common::{
     exit_reason::{EXIT_SLOTS, USERSPACE_SLOTS},
     ledger::{ExitRow, VCPU_UNKNOWN},
 };
+
+use super::mapped::Mapped;
 
 /// Counters of a VM: the sum over its vCPU threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,50 +44,20 @@ pub struct RowHead {
     pub comm: [u8; 16],
 }
 
-/// The mapped rows. The kernel side writes them at any time, so every access is volatile.
-pub struct ExitRows {
-    rows: NonNull<ExitRow>,
-    count: usize,
-    len: usize,
-}
-
-// SAFETY: the mapping belongs to this value alone and is not tied to a thread.
-unsafe impl Send for ExitRows {}
+/// The rows.
+pub struct ExitRows(Mapped<ExitRow>);
 
 impl ExitRows {
     /// Maps the rows of the array map behind `fd`, which has `count` of them.
     pub fn map(fd: impl AsFd, count: u32) -> io::Result<Self> {
-        let count = count as usize;
-        let len = (count * size_of::<ExitRow>()).next_multiple_of(page_size());
-        // SAFETY: a new mapping of the kernel's choice of address.
-        let address = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                fd,
-                0,
-            )
-        }?;
-        let rows = NonNull::new(address.cast())
-            .ok_or_else(|| io::Error::other("mmap returned the null address"))?;
-        Ok(Self { rows, count, len })
-    }
-
-    fn row(&self, index: u32) -> Option<*mut ExitRow> {
-        let index = usize::try_from(index)
-            .ok()
-            .filter(|index| *index < self.count)?;
-        // SAFETY: in bounds of the mapping.
-        Some(unsafe { self.rows.add(index) }.as_ptr())
+        Mapped::map(fd, count).map(Self)
     }
 
     /// What a row says beside its counters.
     pub fn head(&self, index: u32) -> Option<RowHead> {
-        let row = self.row(index)?;
-        // SAFETY: in bounds; a torn value is not possible for aligned words, and the comm is
-        // written once, before the row's owner can be found.
+        let row = self.0.get(index)?;
+        // SAFETY: in bounds; these fields are written before the row's owner can be found, and not
+        // again while it lives.
         unsafe {
             Some(RowHead {
                 first_ns: (&raw const (*row).first_ns).read_volatile(),
@@ -101,7 +69,7 @@ impl ExitRows {
 
     /// Adds a row's counters to a VM's.
     pub fn add_to(&self, index: u32, tally: &mut ExitTally) {
-        let Some(row) = self.row(index) else { return };
+        let Some(row) = self.0.get(index) else { return };
         tally.vcpus += 1;
         // SAFETY: in bounds; aligned words are never torn.
         unsafe {
@@ -122,7 +90,7 @@ impl ExitRows {
 
     /// Clears a row whose owner has died, for its next one.
     pub fn clear(&mut self, index: u32) {
-        let Some(row) = self.row(index) else { return };
+        let Some(row) = self.0.get(index) else { return };
         // SAFETY: in bounds; its owner is dead and the row is not on the queue of free ones yet,
         // so nobody else writes.
         unsafe {
@@ -138,12 +106,5 @@ impl ExitRows {
                 userspace: [0; USERSPACE_SLOTS],
             });
         }
-    }
-}
-
-impl Drop for ExitRows {
-    fn drop(&mut self) {
-        // SAFETY: this value's own mapping, which nothing refers to any more.
-        let _ = unsafe { munmap(self.rows.as_ptr().cast(), self.len) };
     }
 }

@@ -1,13 +1,13 @@
 //! The ledgers and the host's counters: reading them, and freeing what a dead subject held.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, Queue},
+    maps::{HashMap, Map, MapData, MapError, Queue},
 };
 use splitlock_common::ledger::{Call, CallKey, HostCounters, SubjectKey, TrapEntry, VcpuKey};
 
-use super::exit_rows::ExitRows;
+use super::{exit_rows::ExitRows, mapped::Mapped};
 
 /// A shared structure as aya wants it.
 #[derive(Clone, Copy)]
@@ -21,23 +21,28 @@ unsafe impl Pod for Plain<TrapEntry> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<VcpuKey> {}
 // SAFETY: as above.
-unsafe impl Pod for Plain<HostCounters> {}
-// SAFETY: as above.
 unsafe impl Pod for Plain<CallKey> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<Call> {}
 
 /// The ledgers of a loaded object.
 pub struct Ledgers {
-    host: Array<MapData, Plain<HostCounters>>,
+    host: Mapped<HostCounters>,
     traps: HashMap<MapData, Plain<SubjectKey>, Plain<TrapEntry>>,
     owners: HashMap<MapData, Plain<VcpuKey>, u32>,
     calls: HashMap<MapData, Plain<CallKey>, Plain<Call>>,
     free_rows: Queue<MapData, u32>,
-    /// Programs are loaded after the maps are taken over, and refer to this one by its descriptor.
-    _rows_map: Map,
+    /// Programs are loaded after the maps are taken over, and refer to these by descriptor.
+    _mapped: [Map; 2],
     /// The exit ledger's rows.
     pub rows: ExitRows,
+}
+
+fn array(map: &Map) -> Result<&MapData> {
+    match map {
+        Map::Array(data) => Ok(data),
+        _ => bail!("the BPF object has another type of map than an array"),
+    }
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
@@ -49,28 +54,32 @@ impl Ledgers {
     /// Takes the ledgers over and puts all rows of the exit ledger on the queue of free ones.
     pub fn take(ebpf: &mut Ebpf, exit_rows: u32) -> Result<Self> {
         let rows_map = take(ebpf, "EXIT_ROWS")?;
-        let Map::Array(data) = &rows_map else {
-            anyhow::bail!("the map EXIT_ROWS is no array");
-        };
-        let rows = ExitRows::map(data.fd(), exit_rows).context("mapping EXIT_ROWS")?;
+        let rows = ExitRows::map(array(&rows_map)?.fd(), exit_rows).context("mapping EXIT_ROWS")?;
+        let host_map = take(ebpf, "HOST")?;
+        let host = Mapped::map(array(&host_map)?.fd(), 1).context("mapping HOST")?;
         let mut free_rows: Queue<MapData, u32> = take(ebpf, "FREE_ROWS")?.try_into()?;
         for row in 0..exit_rows {
             free_rows.push(row, 0).context("filling FREE_ROWS")?;
         }
         Ok(Self {
-            host: take(ebpf, "HOST")?.try_into()?,
+            host,
             traps: take(ebpf, "TRAPS")?.try_into()?,
             owners: take(ebpf, "EXIT_OWNERS")?.try_into()?,
             calls: take(ebpf, "CALLS")?.try_into()?,
             free_rows,
-            _rows_map: rows_map,
+            _mapped: [rows_map, host_map],
             rows,
         })
     }
 
     /// The host's counters.
-    pub fn host(&self) -> Result<HostCounters, MapError> {
-        self.host.get(&0, 0).map(|plain| plain.0)
+    pub fn host(&self) -> HostCounters {
+        self.host
+            .get(0)
+            // SAFETY: mapped as long as this value lives; each counter is an aligned word, which is
+            // never torn.
+            .map(|counters| unsafe { counters.read_volatile() })
+            .unwrap_or_default()
     }
 
     /// All entries of the trap ledger. One that is added meanwhile may be missing.
@@ -89,16 +98,14 @@ impl Ledgers {
         }
     }
 
-    /// All vCPU threads with their rows.
-    pub fn vcpus(&self) -> impl Iterator<Item = Result<(VcpuKey, u32), MapError>> + '_ {
-        self.owners
-            .iter()
-            .map(|item| item.map(|(key, row)| (key.0, row)))
+    /// All vCPU threads that have a row.
+    pub fn vcpus(&self) -> impl Iterator<Item = Result<VcpuKey, MapError>> + '_ {
+        self.owners.keys().map(|key| key.map(|key| key.0))
     }
 
-    /// Whether a thread has been seen to run a vCPU.
-    pub fn is_vcpu(&self, key: VcpuKey) -> bool {
-        self.owners.get(&Plain(key), 0).is_ok()
+    /// The row of a vCPU thread.
+    pub fn row_of(&self, vcpu: VcpuKey) -> Result<u32, MapError> {
+        self.owners.get(&Plain(vcpu), 0)
     }
 
     /// Takes out the calls of a dead subject's threads whose return was not seen.

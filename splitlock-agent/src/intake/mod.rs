@@ -3,4 +3,6 @@
 pub mod exit_rows;
 pub mod kernel_log;
 pub mod ledgers;
+pub mod mapped;
 pub mod records;
+pub mod vcpus;

@@ -127,14 +127,12 @@ pub fn plan(host: &Host) -> Plan {
                     }),
                 }
             }
-            if host.preemptible_tracepoints() {
-                // There the kernel skips a raw tracepoint's program for a task while another one,
-                // preempted inside the same program, waits for the same CPU (`prog->active` in
-                // `__bpf_trace_run`); the classic ones still run with preemption off.
-                planned
-                    .rungs
-                    .sort_by_key(|rung| rung.via == Via::RawTracepoint);
-            }
+            // What can be preempted inside loses events; it is cheaper, but comes last.
+            planned.rungs.sort_by_key(|rung| match rung.via {
+                Via::RawTracepoint => host.preemptible_tracepoints(),
+                Via::Fentry => host.preemptible,
+                Via::Tracepoint | Via::Kprobe | Via::Kmsg => false,
+            });
             planned
         })
         .collect();
@@ -295,6 +293,7 @@ mod tests {
             kernel_release: "6.18.0".to_owned(),
             cpu: None,
             parameter: None,
+            preemptible: false,
             layout: Ok(LAYOUT),
             formats: TRACEPOINTS
                 .iter()
@@ -361,6 +360,21 @@ mod tests {
         assert_eq!(
             ways(&plan, Hook::HandleUserSplitLock),
             [Via::Fentry, Via::Kprobe]
+        );
+    }
+
+    #[test]
+    fn where_the_kernel_is_preemptible_kprobes_come_before_fentry() {
+        let mut host = host();
+        host.preemptible = true;
+        let plan = plan(&host);
+        assert_eq!(
+            ways(&plan, Hook::HandleUserSplitLock),
+            [Via::Kprobe, Via::Fentry]
+        );
+        assert_eq!(
+            ways(&plan, Hook::SignalGenerate),
+            [Via::RawTracepoint, Via::Tracepoint]
         );
     }
 

@@ -32,6 +32,8 @@ pub struct Programs {
     ebpf: Ebpf,
     settings: Array<MapData, Plain<Settings>>,
     word: Array<MapData, Plain<Word>>,
+    /// What they were told last.
+    told: Option<Settings>,
     can_read: bool,
     /// Descriptors of the attached programs, by hook.
     attached: Vec<(Hook, Vec<RawFd>)>,
@@ -54,6 +56,7 @@ impl Programs {
             ebpf,
             settings,
             word,
+            told: None,
             can_read: true,
             attached,
         })
@@ -74,9 +77,13 @@ impl Programs {
             })
     }
 
-    /// Tells the programs what is known of the host.
-    pub fn set(&mut self, settings: Settings) -> Result<(), MapError> {
-        self.settings.set(0, Plain(settings), 0)
+    /// Tells the programs what is known of the host, if that is news.
+    pub fn tell(&mut self, settings: Settings) -> Result<(), MapError> {
+        if self.told != Some(settings) {
+            self.settings.set(0, Plain(settings), 0)?;
+            self.told = Some(settings);
+        }
+        Ok(())
     }
 
     /// The 32-bit word of kernel memory at an address. `None` where the kernel refuses the reading

@@ -45,7 +45,9 @@ fn open(subject: SubjectId) -> io::Result<Option<AsyncFd<OwnedFd>>> {
     };
     let pidfd = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
         Ok(pidfd) => pidfd,
-        Err(Errno::SRCH) => return Ok(None),
+        // The pid is nobody's, or by now that of another group's thread: EINVAL, from 6.16 on
+        // ENOENT.
+        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     match start_ticks(subject.pid) {

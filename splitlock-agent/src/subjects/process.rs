@@ -20,6 +20,11 @@ fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
     rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
+/// Whether a process has this thread, as far as `/proc` tells.
+pub fn has_thread(pid: u32, tid: u32) -> bool {
+    fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(true)
+}
+
 /// The thread group that a thread belongs to.
 ///
 /// # Errors

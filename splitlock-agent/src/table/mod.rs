@@ -194,6 +194,11 @@ impl Table {
         }
     }
 
+    /// Whether a newcomer might find no place.
+    pub fn is_full(&self) -> bool {
+        self.places.iter().any(Places::is_full)
+    }
+
     /// Lets go of subjects that ended the retention time ago.
     pub fn expire(&mut self, now: Instant) {
         let retention = self.retention;

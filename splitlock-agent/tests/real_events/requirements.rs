@@ -25,6 +25,8 @@ pub enum Requirement {
     Penalty,
     /// `kernel.split_lock_mitigate` (6.2+, also in stable 6.0 and 6.1).
     Mitigation,
+    /// A kernel whose tasks are not preempted inside programs on fentry.
+    ExactFentry,
 }
 
 impl Requirement {
@@ -51,6 +53,16 @@ impl Requirement {
             Self::TrapModule => trap_module::available(),
             Self::BusLocks => trap_module::bus_lock_available(),
             Self::Ratelimit => trap_module::ratelimit_available(),
+            Self::ExactFentry => {
+                if is_preemptible() {
+                    Err(
+                        "fentry loses traps on a preemptible kernel; the agent takes kprobes there"
+                            .to_owned(),
+                    )
+                } else {
+                    Ok(())
+                }
+            }
             Self::Penalty => newer_than((5, 19), "no penalty"),
             Self::Mitigation => match fs::exists("/proc/sys/kernel/split_lock_mitigate") {
                 Ok(true) => Ok(()),
@@ -87,6 +99,11 @@ fn newer_than(version: (u32, u32), what: &str) -> Result<(), String> {
         let (major, minor) = version;
         Err(format!("{what} before Linux {major}.{minor}"))
     }
+}
+
+/// Whether the rig's kernel is preemptible: 7.0 and later are, Debian's earlier ones are voluntary.
+pub fn is_preemptible() -> bool {
+    newer_than((7, 0), "").is_ok()
 }
 
 /// Whether this is a VM of `cargo xtask vm`.

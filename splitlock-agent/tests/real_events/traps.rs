@@ -12,13 +12,16 @@ use super::{
         Child, Event, Results,
         trap_module::{Mode, Trap, set_mode},
     },
-    requirements::Requirement::{BusLocks, Mitigation, Penalty, Ratelimit, TrapModule},
+    requirements::{
+        self,
+        Requirement::{BusLocks, ExactFentry, Mitigation, Penalty, Ratelimit, TrapModule},
+    },
 };
 
 pub const TESTS: &[Test] = &[
     Test {
         name: "traps::fentry_counts_warnings",
-        needs: &[TrapModule],
+        needs: &[TrapModule, ExactFentry],
         run: || warnings_are_counted("fentry"),
     },
     Test {
@@ -28,7 +31,7 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "traps::fentry_counts_signals",
-        needs: &[TrapModule],
+        needs: &[TrapModule, ExactFentry],
         run: || signals_are_counted("fentry"),
     },
     Test {
@@ -38,13 +41,28 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "traps::fentry_counts_bus_locks",
-        needs: &[TrapModule, BusLocks],
+        needs: &[TrapModule, BusLocks, ExactFentry],
         run: || bus_locks_are_counted("fentry"),
     },
     Test {
         name: "traps::kprobe_counts_bus_locks",
         needs: &[TrapModule, BusLocks],
         run: || bus_locks_are_counted("kprobe"),
+    },
+    Test {
+        name: "traps::the_agents_own_choice_counts",
+        needs: &[TrapModule],
+        run: the_agents_own_choice_counts,
+    },
+    Test {
+        name: "traps::signal_generate_counts_bus_locks_where_only_they_are_armed",
+        needs: &[TrapModule, BusLocks],
+        run: signal_generate_counts_bus_locks_where_only_they_are_armed,
+    },
+    Test {
+        name: "traps::the_host_says_who_would_be_noticed",
+        needs: &[TrapModule, Ratelimit],
+        run: the_host_says_who_would_be_noticed,
     },
     Test {
         name: "traps::signal_generate_counts_where_the_functions_cannot",
@@ -78,7 +96,7 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "traps::fentry_measures_the_delay",
-        needs: &[TrapModule, Penalty],
+        needs: &[TrapModule, Penalty, ExactFentry],
         run: || the_delay_is_measured("fentry"),
     },
     Test {
@@ -294,6 +312,93 @@ fn assert_nothing_untracked(agent: &Agent) {
     }
 }
 
+/// Without any choice of the test's: the rungs that the plan takes on this kernel.
+fn the_agents_own_choice_counts() {
+    let mode = set_mode(Mode::Warn).expect("the mode is set");
+    let agent = Agent::start(&[]);
+    let expected = if requirements::is_preemptible() {
+        "kprobe"
+    } else {
+        // Or kprobe, where the kernel's model is not known.
+        "fentry"
+    };
+    let via = agent.via("handle_user_split_lock");
+    assert!(via == expected || via == "kprobe", "{via}");
+    let locks = [Trap::UserSplitLock, Trap::GuestSplitLock];
+    for trap in locks {
+        check(&agent, trap, 20, 4, "warned");
+    }
+    mode.change(Mode::Fatal).expect("the mode is set");
+    for trap in locks {
+        check(&agent, trap, 1000, 4, "sigbus");
+    }
+    if BusLocks.check().is_ok() {
+        check(&agent, Trap::BusLock, 1000, 4, "sigbus");
+    }
+}
+
+/// A fatal bus lock leaves nothing but its signal, which says what it was where only `#DB` is
+/// armed.
+fn signal_generate_counts_bus_locks_where_only_they_are_armed() {
+    let mut mode = set_mode(Mode::Fatal).expect("the mode is set");
+    mode.set_cpu_flags(false, true).expect("the flags are set");
+    let agent = agent("none", &[]);
+    check(&agent, Trap::BusLock, 100, 2, "sigbus");
+}
+
+fn the_host_says_who_would_be_noticed() {
+    let mut mode = set_mode(Mode::Warn).expect("the mode is set");
+    let rate = Mode::Ratelimit { per_second: 100 };
+    for ((split, bus), seen) in [
+        (
+            (true, true),
+            [
+                (Mode::Warn, true, true),
+                (Mode::Fatal, true, true),
+                (rate, true, false),
+                (Mode::Off, false, false),
+            ],
+        ),
+        (
+            (false, true),
+            [
+                (Mode::Warn, true, false),
+                (Mode::Fatal, true, false),
+                (rate, true, false),
+                (Mode::Off, false, false),
+            ],
+        ),
+    ] {
+        mode.set_cpu_flags(split, bus).expect("the flags are set");
+        let agent = Agent::start(&[]);
+        agent.wait_for("the mode from memory", |metrics| {
+            metrics.get(r#"splitlock_host_detection_source_info{source="memory"}"#) == Some(1.0)
+        });
+        for (wanted, user, guest) in seen {
+            mode.change(wanted).expect("the mode is set");
+            let metrics = agent.metrics();
+            for (origin, sees) in [("user", user), ("guest", guest)] {
+                let series = format!(r#"splitlock_host_sees{{origin="{origin}"}}"#);
+                let expected = if sees { 1.0 } else { 0.0 };
+                assert_eq!(
+                    metrics.get(&series),
+                    Some(expected),
+                    "{series} {split} {bus} {wanted:?}"
+                );
+            }
+        }
+    }
+}
+
+/// The ways to attach a function that are exact on this kernel.
+fn exact_ways() -> &'static [&'static str] {
+    if requirements::is_preemptible() {
+        &["kprobe"]
+    } else {
+        &["fentry", "kprobe"]
+    }
+}
+
 fn signal_generate_counts_where_the_functions_cannot() {
     let _mode = set_mode(Mode::Fatal).expect("the mode is set");
     for via in ["raw_tracepoint", "tracepoint"] {
@@ -340,7 +445,7 @@ fn the_kernel_log_counts_where_nothing_else_can() {
 
 fn alignment_checks_are_no_locks_in_any_mode() {
     let mode = set_mode(Mode::Warn).expect("the mode is set");
-    for via in ["fentry", "kprobe", "none"] {
+    for via in exact_ways().iter().chain(&["none"]) {
         let agent = agent(via, &[]);
         for wanted in [Mode::Off, Mode::Warn, Mode::Fatal] {
             mode.change(wanted).expect("the mode is set");
@@ -362,7 +467,7 @@ fn many_processes_at_once_are_told_apart() {
     let mode = set_mode(Mode::Warn).expect("the mode is set");
     for (wanted, outcome, count) in [(Mode::Warn, "warned", 5), (Mode::Fatal, "sigbus", 250)] {
         mode.change(wanted).expect("the mode is set");
-        for via in ["fentry", "kprobe"] {
+        for via in exact_ways() {
             let agent = agent(via, &[]);
             let traps = [Trap::UserSplitLock, Trap::GuestSplitLock];
             let mut children: Vec<(Trap, Child, String)> = (0..6)

@@ -115,6 +115,7 @@ impl KernelLog {
         let mut batch = Batch::default();
         loop {
             match self.file.get_ref().read(&mut self.buffer) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
                 Ok(len) => batch.take_in(&self.buffer[..len]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(batch),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

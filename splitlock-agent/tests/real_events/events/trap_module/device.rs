@@ -85,6 +85,14 @@ impl Device {
         Ok(mode)
     }
 
+    /// Sets which of the flags below `/proc/cpuinfo` shows, and returns those that it did; EOPNOTSUPP
+    /// where this kernel does not know one of them.
+    pub fn swap_flags(&self, mut flags: u32) -> io::Result<u32> {
+        // SAFETY: the module reads and writes one u32, which is ours.
+        unsafe { self.ioctl(request::<u32>(READ | WRITE, 5), &mut flags) }?;
+        Ok(flags)
+    }
+
     /// # Safety
     ///
     /// `argument` has to be what `request` is about.
@@ -98,6 +106,11 @@ impl Device {
         Ok(())
     }
 }
+
+/// `split_lock_detect`, for [`Device::swap_flags`].
+pub const SPLIT_LOCK_DETECT: u32 = 0x1;
+/// `bus_lock_detect`, from 5.13 on.
+pub const BUS_LOCK_DETECT: u32 = 0x2;
 
 /// `_IOC_WRITE` and `_IOC_READ` of include/uapi/asm-generic/ioctl.h: what user space does.
 const WRITE: libc::c_ulong = 1;

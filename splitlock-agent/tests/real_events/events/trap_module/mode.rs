@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 
-use super::device::{Device, RawMode};
+use super::device::{BUS_LOCK_DETECT, Device, RawMode, SPLIT_LOCK_DETECT};
 
 /// A value of `split_lock_detect=` on the kernel's command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,7 @@ pub fn set_mode(mode: Mode) -> Result<ModeGuard> {
     let guard = ModeGuard {
         former_mode: device.mode()?,
         former_mitigation: None,
+        former_flags: None,
         device,
         _turn: turn,
     };
@@ -65,6 +66,8 @@ pub struct ModeGuard {
     former_mode: RawMode,
     /// What the sysctl read, if it was changed.
     former_mitigation: Option<String>,
+    /// What `/proc/cpuinfo` showed, if that was changed.
+    former_flags: Option<u32>,
     device: Device,
     _turn: MutexGuard<'static, ()>,
 }
@@ -84,22 +87,42 @@ impl ModeGuard {
         self.former_mitigation.get_or_insert(former);
         fs::write(MITIGATION, if on { "1" } else { "0" }).context(MITIGATION)
     }
+
+    /// Has `/proc/cpuinfo` show these flags or not, also for only as long as this value lives. The
+    /// kernel does not care. `bus_lock_detect` is from 5.13 on.
+    pub fn set_cpu_flags(&mut self, split_lock_detect: bool, bus_lock_detect: bool) -> Result<()> {
+        let mut flags = 0;
+        if split_lock_detect {
+            flags |= SPLIT_LOCK_DETECT;
+        }
+        if bus_lock_detect {
+            flags |= BUS_LOCK_DETECT;
+        }
+        let former = self.device.swap_flags(flags);
+        self.former_flags
+            .get_or_insert(former.context("changing the CPU's flags")?);
+        Ok(())
+    }
 }
 
 const MITIGATION: &str = "/proc/sys/kernel/split_lock_mitigate";
 
 impl Drop for ModeGuard {
     fn drop(&mut self) {
-        let restored: [io::Result<()>; 2] = [
+        let restored: [io::Result<()>; 3] = [
             self.device.set_mode(self.former_mode),
             match &self.former_mitigation {
                 Some(former) => fs::write(MITIGATION, former),
                 None => Ok(()),
             },
+            match self.former_flags {
+                Some(former) => self.device.swap_flags(former).map(drop),
+                None => Ok(()),
+            },
         ];
         // Not a panic: another one may be under way.
         for error in restored.into_iter().filter_map(Result::err) {
-            eprintln!("restoring the split-lock mode: {error}");
+            eprintln!("restoring the mode, the mitigation or the flags: {error}");
         }
     }
 }

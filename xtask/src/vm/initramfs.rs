@@ -1,0 +1,161 @@
+//! The initramfs of one boot.
+
+use std::{fs, io::Write as _, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+use cpio::{NewcBuilder, newc::trailer};
+
+use super::{
+    kernels::Kernel,
+    programs::Programs,
+    protocol::{AGENT, MODULES, Module, ORDER, Order, TESTS},
+    scenarios::Scenario,
+};
+
+const FOLDER: u32 = 0o040_755;
+const PROGRAM: u32 = 0o100_755;
+const FILE: u32 = 0o100_644;
+
+/// What KVM needs, in the order of loading; with nested SVM only the last could be another.
+const KVM_MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
+
+/// A cpio archive in the kernel's format, in memory.
+#[derive(Default)]
+struct Archive {
+    bytes: Vec<u8>,
+    entries: u32,
+}
+
+impl Archive {
+    fn add(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+        // The kernel would take entries with the same inode for links.
+        self.entries += 1;
+        let size = u32::try_from(content.len())
+            .with_context(|| format!("{path} is too large for an initramfs"))?;
+        let mut entry = NewcBuilder::new(path.trim_start_matches('/'))
+            .ino(self.entries)
+            .mode(mode)
+            .write(&mut self.bytes, size);
+        entry.write_all(content).context("writing to memory")?;
+        entry.finish().context("writing to memory")?;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vec<u8>> {
+        trailer(self.bytes).context("writing to memory")
+    }
+}
+
+/// Writes the initramfs for one boot of a kernel.
+pub fn write(
+    file: &Path,
+    kernel: &Kernel,
+    programs: &Programs,
+    trap_module: Option<&Path>,
+    scenario: &Scenario,
+    test_args: &[String],
+) -> Result<()> {
+    let Programs { agent, tests, init } = programs;
+    let mut archive = Archive::default();
+    for folder in ["/rig", MODULES] {
+        archive.add(folder, FOLDER, b"")?;
+    }
+    for (path, program) in [("/init", init), (AGENT, agent), (TESTS, tests)] {
+        if path == TESTS && !scenario.tests {
+            continue;
+        }
+        archive.add(path, PROGRAM, &read(program)?)?;
+    }
+    let mut modules = Vec::new();
+    let mut add_module = |name: &str, path: &Path, required: bool| -> Result<()> {
+        let file = format!("{name}.ko");
+        archive.add(&format!("{MODULES}/{file}"), FILE, &decompressed(path)?)?;
+        modules.push(Module { file, required });
+        Ok(())
+    };
+    for name in KVM_MODULES {
+        if let Some(path) = kernel.module(name) {
+            add_module(name, &path, true)?;
+        }
+    }
+    if let Some(path) = trap_module {
+        // Lockdown refuses a module without a signature.
+        add_module("splitlock_trap", path, scenario.tests)?;
+    }
+    let order = Order {
+        modules,
+        tracefs: scenario.tracefs,
+        hidden: scenario.hidden.iter().map(ToString::to_string).collect(),
+        agent_args: Vec::new(),
+        tests: scenario.tests,
+        test_args: test_args.to_vec(),
+        environment: [].into(),
+    };
+    let order = serde_json::to_vec(&order).context("an order is JSON")?;
+    archive.add(ORDER, FILE, &order)?;
+    fs::write(file, archive.finish()?).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// A module's content as the kernel takes it: not every kernel can decompress modules itself.
+fn decompressed(module: &Path) -> Result<Vec<u8>> {
+    let program = match module.extension().and_then(|extension| extension.to_str()) {
+        Some("ko") => return read(module),
+        Some("xz") => "xz",
+        Some("zst") => "zstd",
+        Some("gz") => "gzip",
+        _ => bail!("{}: unknown compression", module.display()),
+    };
+    let mut command = Command::new(program);
+    command.args(["--decompress", "--stdout"]).arg(module);
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{command:?} failed: {}: {}", output.status, stderr.trim());
+    }
+    Ok(output.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    #[test]
+    fn what_is_put_in_comes_out() {
+        let mut archive = Archive::default();
+        archive.add("/rig", FOLDER, b"").unwrap();
+        archive.add("/rig/a", FILE, b"content").unwrap();
+        archive.add("/init", PROGRAM, b"12345678").unwrap();
+        let mut rest = Cursor::new(archive.finish().unwrap());
+        let mut found = Vec::new();
+        loop {
+            let reader = cpio::NewcReader::new(rest).unwrap();
+            let entry = reader.entry();
+            if entry.is_trailer() {
+                break;
+            }
+            found.push((
+                entry.name().to_owned(),
+                entry.mode(),
+                entry.file_size(),
+                entry.ino(),
+            ));
+            rest = reader.finish().unwrap();
+        }
+        assert_eq!(
+            found,
+            [
+                ("rig".to_owned(), FOLDER, 0, 1),
+                ("rig/a".to_owned(), FILE, 7, 2),
+                ("init".to_owned(), PROGRAM, 8, 3),
+            ]
+        );
+    }
+}

@@ -1,0 +1,58 @@
+//! The ways in which a kernel is booted.
+
+/// A way to boot, and what is expected then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scenario {
+    /// Its name in tables and file names.
+    pub name: &'static str,
+    /// Added to the kernel's command line.
+    pub parameters: &'static str,
+    /// Whether tracefs is mounted, as on current distributions; the agent can mount it itself.
+    pub tracefs: bool,
+    /// Folders over which an empty file system is mounted.
+    pub hidden: &'static [&'static str],
+    /// Whether the tests run; without them a boot takes seconds.
+    pub tests: bool,
+    /// Whether the agent may refuse to run here, with a message.
+    pub may_refuse: bool,
+}
+
+/// As on any host: every kernel boots this way, with the tests.
+pub const USUAL: Scenario = Scenario {
+    name: "usual",
+    parameters: "",
+    tracefs: true,
+    hidden: &[],
+    tests: true,
+    may_refuse: false,
+};
+
+/// What some hosts lack: only the agent's report on its hooks, on the oldest and the newest kernel.
+pub const LACKING: [Scenario; 4] = [
+    Scenario {
+        name: "tracefs not mounted",
+        tracefs: false,
+        tests: false,
+        ..USUAL
+    },
+    Scenario {
+        name: "no BTF",
+        hidden: &["/sys/kernel/btf"],
+        tests: false,
+        may_refuse: true,
+        ..USUAL
+    },
+    Scenario {
+        name: "lockdown integrity",
+        parameters: "lockdown=integrity",
+        tests: false,
+        ..USUAL
+    },
+    Scenario {
+        name: "lockdown confidentiality",
+        parameters: "lockdown=confidentiality",
+        tests: false,
+        may_refuse: true,
+        ..USUAL
+    },
+];
