@@ -54,6 +54,8 @@ pub struct Facts {
     pub kernel_version: Option<(u32, u32)>,
     /// Rows of the exit ledger.
     pub exit_rows: usize,
+    /// Subjects that may be watched at a time: each takes a descriptor.
+    pub watched_limit: u64,
     /// The hooks.
     pub probes: Vec<Probe>,
 }
@@ -104,6 +106,8 @@ struct Agent {
     log_reports: LogReports,
     log_history: Option<LogReports>,
     deaths: mpsc::UnboundedSender<SubjectId>,
+    /// Subjects whose end is watched.
+    watched: u64,
     /// Subjects whose end could not be watched, as no descriptor was free.
     unwatched: Vec<SubjectId>,
 }
@@ -156,6 +160,7 @@ pub async fn run(
             reports
         }),
         deaths,
+        watched: 0,
         unwatched: vec![],
     };
     agent.look_at_host();
@@ -169,7 +174,10 @@ pub async fn run(
                 }
                 None => return,
             },
-            Some(subject) = dead.recv() => agent.bury(subject),
+            Some(subject) = dead.recv() => {
+                agent.watched -= 1;
+                agent.bury(subject);
+            }
             result = next_records(&mut records_source, &mut records) => match result {
                 Ok(()) => agent.take_records(&mut records),
                 Err(error) => {
@@ -255,11 +263,19 @@ impl Agent {
     }
 
     fn watch(&mut self, id: SubjectId) {
-        if let Err(error) = death::watch(id, &self.deaths) {
-            if self.unwatched.is_empty() {
-                warn!(pid = id.pid, %error, "its end cannot be watched yet; tried again at each scrape");
+        let result = if self.watched < self.facts.watched_limit {
+            death::watch(id, &self.deaths)
+        } else {
+            Err(io::Error::other("too few file descriptors"))
+        };
+        match result {
+            Ok(()) => self.watched += 1,
+            Err(error) => {
+                if self.unwatched.is_empty() {
+                    warn!(pid = id.pid, %error, "its end cannot be watched yet; tried again at each scrape");
+                }
+                self.unwatched.push(id);
             }
-            self.unwatched.push(id);
         }
     }
 
@@ -319,7 +335,8 @@ impl Agent {
 
     /// Counts the last traps of a dead subject's threads, if their return was not seen.
     fn count_unseen(&mut self, key: SubjectKey) -> Result<(), MapError> {
-        if !self.follows_calls {
+        // Where the pid is another's already, the calls may be its.
+        if !self.follows_calls || process::start_ticks(key.tgid).is_ok() {
             return Ok(());
         }
         let mode = self.monitor.detection().mode;
@@ -448,8 +465,8 @@ impl Agent {
 
     fn snapshot(&mut self) -> Result<Snapshot, MapError> {
         self.look_at_host();
-        self.read_all()?;
         self.table.expire(Instant::now());
+        self.read_all()?;
         Ok(Snapshot {
             schema: SCHEMA,
             taken_at: unix_seconds(boot_ns()),

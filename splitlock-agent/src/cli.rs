@@ -1,6 +1,9 @@
 //! The command line. Flags are named like those of the Prometheus exporters.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -25,11 +28,12 @@ pub enum Command {
 /// Options of `run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunOptions {
-    /// Address and port to serve on.
+    /// Address and port to serve on; without an address, on all.
     #[arg(
         long = "web.listen-address",
-        value_name = "ADDRESS:PORT",
-        default_value = "127.0.0.1:9839"
+        value_name = "[ADDRESS]:PORT",
+        default_value = "127.0.0.1:9839",
+        value_parser = listen_address
     )]
     pub listen_address: SocketAddr,
 
@@ -136,6 +140,18 @@ pub enum LogFormat {
 /// Paths that the server uses for something else.
 const TAKEN: [&str; 4] = ["/", "/healthz", "/readyz", "/api/v1/snapshot"];
 
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let whole = match text.strip_prefix(':') {
+        Some(port) => format!("[::]:{port}"),
+        None => text.to_owned(),
+    };
+    whole
+        .to_socket_addrs()
+        .map_err(|error| error.to_string())?
+        .next()
+        .ok_or_else(|| "the name has no address".to_owned())
+}
+
 fn telemetry_path(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     if !text.starts_with('/') || !text.chars().all(allowed) {
@@ -172,6 +188,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn listen_addresses() {
+        let read = |text| listen_address(text).map(|address| address.to_string());
+        assert_eq!(read("127.0.0.1:9839").as_deref(), Ok("127.0.0.1:9839"));
+        assert_eq!(read("[::1]:0").as_deref(), Ok("[::1]:0"));
+        assert_eq!(read(":9839").as_deref(), Ok("[::]:9839"));
+        assert!(read("localhost:9839").is_ok());
+        for text in ["", "localhost", "127.0.0.1", ":x", "127.0.0.1:70000"] {
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 
     #[test]

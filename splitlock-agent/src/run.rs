@@ -39,6 +39,9 @@ use crate::{
 /// until they are freed.
 const SPARE_ENTRIES: u32 = 8192;
 
+/// Descriptors for everything but the watching of subjects: programs, maps, connections.
+const RESERVED_DESCRIPTORS: u64 = 256;
+
 /// Bytes of the ring buffer: about 2,700 records.
 const RECORD_BYTES: u32 = 256 * 1024;
 
@@ -51,7 +54,7 @@ pub fn run(options: &RunOptions) -> Result<()> {
     if let Some(missing) = privileges::missing() {
         bail!("{missing}");
     }
-    raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit();
     // Before the runtime starts its threads, which inherit the mount namespace.
     let tracefs = tracefs::provide();
     match &tracefs {
@@ -71,12 +74,12 @@ pub fn run(options: &RunOptions) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?
-        .block_on(serve(options, &host))
+        .block_on(serve(options, &host, descriptors))
 }
 
-/// Each subject takes a descriptor, for its pidfd; the usual soft limit of 1,024 is for programs
+/// Gives the limit, `None` for none. Each subject takes a descriptor, for its pidfd; the usual soft limit of 1,024 is for programs
 /// that use `select`.
-fn raise_descriptor_limit() {
+fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -84,10 +87,12 @@ fn raise_descriptor_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         debug!(%error, "the limit of descriptors stays");
+        return limit.current;
     }
+    limit.maximum
 }
 
-async fn serve(options: &RunOptions, host: &Host) -> Result<()> {
+async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> Result<()> {
     // Before the hooks: a signal during the attaching must also end the agent.
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
@@ -130,7 +135,11 @@ async fn serve(options: &RunOptions, host: &Host) -> Result<()> {
     let address = server.address().context("the listener's address")?;
     info!("serving on http://{address}{}", options.telemetry_path);
 
-    let facts = facts(host, sizes, &probes);
+    let facts = Facts {
+        watched_limit: descriptors
+            .map_or(u64::MAX, |limit| limit.saturating_sub(RESERVED_DESCRIPTORS)),
+        ..facts(host, sizes, &probes)
+    };
     let agent = pin!(agent::run(sources, table, facts, monitor, questions));
     let server = pin!(server.serve());
     select! {
@@ -193,6 +202,7 @@ fn facts(host: &Host, sizes: Sizes, probes: &[Probe]) -> Facts {
         cpu: host.cpu,
         kernel_version: host.kernel_version(),
         exit_rows: sizes.exit_rows as usize,
+        watched_limit: u64::MAX,
         probes: probes.to_vec(),
     }
 }

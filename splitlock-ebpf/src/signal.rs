@@ -89,8 +89,11 @@ fn try_bus_adraln(ctx: &impl EbpfContext) -> Result<(), Loss> {
         );
         return Ok(());
     };
-    for hook in SENDERS {
-        mark_call(hook);
+    mark_call(Hook::HandleGuestSplitLock);
+    mark_call(Hook::HandleUserSplitLock);
+    if mark_call(Hook::HandleBusLock) {
+        // The signal of a bus lock, whatever the registers suggest; its return counts it.
+        return Ok(());
     }
     let ip = match event {
         // The saved registers are the VMM's; the guest's instruction pointer is not among them.
@@ -100,23 +103,19 @@ fn try_bus_adraln(ctx: &impl EbpfContext) -> Result<(), Loss> {
     count(ctx, Hook::SignalGenerate, event, Detail::at(ip))
 }
 
-/// Functions that send the signal, or after whose return it is sent.
-const SENDERS: [Hook; 3] = [
-    Hook::HandleBusLock,
-    Hook::HandleGuestSplitLock,
-    Hook::HandleUserSplitLock,
-];
-
-/// Notes the signal in a call under way, or in one whose return was not seen.
+/// Notes the signal in a call of a function that sends it, or after whose unseen return it is sent.
+/// True if there is such a call.
 #[inline(always)]
-fn mark_call(hook: Hook) {
+fn mark_call(hook: Hook) -> bool {
     let key = CallKey {
         pid_tgid: bpf_get_current_pid_tgid(),
         hook: hook as u32,
         reserved: 0,
     };
-    if let Some(call) = CALLS.get_ptr_mut(key) {
-        // SAFETY: an entry of the current thread alone.
-        unsafe { (*call).sigbus = 1 };
-    }
+    let Some(call) = CALLS.get_ptr_mut(key) else {
+        return false;
+    };
+    // SAFETY: an entry of the current thread alone.
+    unsafe { (*call).sigbus = 1 };
+    true
 }

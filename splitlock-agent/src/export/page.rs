@@ -36,7 +36,7 @@ pub fn render(snapshot: &Snapshot, telemetry_path: &str) -> String {
     host(&mut page, snapshot);
     vms(&mut page, snapshot);
     processes(&mut page, snapshot);
-    recent(&mut page, &snapshot.recent);
+    recent(&mut page, snapshot);
     probes(&mut page, &snapshot.probes);
     losses(&mut page, snapshot);
     page.raw("</body></html>\n");
@@ -256,12 +256,19 @@ fn processes(page: &mut Page, snapshot: &Snapshot) {
     );
 }
 
-fn recent(page: &mut Page, stories: &[Story]) {
+fn recent(page: &mut Page, snapshot: &Snapshot) {
     page.raw("<h2>Newest events</h2>");
+    let stories: &[Story] = &snapshot.recent;
+    let ages: Vec<String> = stories
+        .iter()
+        .map(|story| format!("{:.1} s ago", (snapshot.taken_at - story.time).max(0.0)))
+        .collect();
     let rows: Vec<_> = stories
         .iter()
-        .map(|story| {
+        .zip(&ages)
+        .map(|(story, age)| {
             vec![
+                Cell::Text(age),
                 Cell::Text(story.event),
                 Cell::Text(&story.comm),
                 Cell::Number(u64::from(story.pid)),
@@ -273,6 +280,7 @@ fn recent(page: &mut Page, stories: &[Story]) {
         .collect();
     page.table(
         &[
+            "when",
             "event",
             "comm",
             "pid",

@@ -122,7 +122,10 @@ impl Ledgers {
             })
             .collect::<Result<Vec<_>, _>>()?;
         for (key, _) in &calls {
-            self.calls.remove(&Plain(*key))?;
+            match self.calls.remove(&Plain(*key)) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(calls)
     }

@@ -1,6 +1,9 @@
 //! The loaded programs: what the agent asks of them while they run.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, RawFd},
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -62,18 +65,15 @@ impl Programs {
         })
     }
 
-    /// How often the kernel skipped each hook's programs. Hooks without programs are left out.
+    /// How often the kernel skipped each hook's programs. Hooks without programs, and those of which
+    /// the kernel does not tell, are left out.
     pub fn missed(&self) -> impl Iterator<Item = (Hook, u64)> + '_ {
         self.attached
             .iter()
             .filter(|(_, programs)| !programs.is_empty())
-            .map(|(hook, programs)| {
-                // The descriptors are open as long as this value lives.
-                let missed = programs
-                    .iter()
-                    .filter_map(|fd| cost::missed(*fd).ok())
-                    .sum();
-                (*hook, missed)
+            .filter_map(|(hook, programs)| {
+                let missed: io::Result<u64> = programs.iter().map(|fd| cost::missed(*fd)).sum();
+                Some((*hook, missed.ok()?))
             })
     }
 

@@ -135,32 +135,34 @@ impl Table {
 
     /// Gives a subject the places that it has earned.
     ///
-    /// Whoever only had alignment checks or VM exits so far yields to one with locks: else anybody
-    /// could fill the table with alignment checks before his locks. What yields has no locks, so
-    /// none is in two series; those that it may have later are in the overflow.
+    /// Whoever had no locks so far yields its place to one with locks, and if it has ended, to any:
+    /// else anybody could fill the table with alignment checks before his locks, or with VMs that
+    /// come and go. And whoever found no place asks again at its first lock. So no lock is ever in
+    /// two series: one without a place when its first lock was seen stays in the overflow.
     fn place(&mut self, id: SubjectId) {
-        for kind in [PROCESS, VM] {
-            let Some(subject) = self.subjects.get(&id) else {
+        for (kind, guest) in [(PROCESS, false), (VM, true)] {
+            let Some(subject) = self.subjects.get_mut(&id) else {
                 return;
             };
-            let guest = kind == VM;
-            if subject.place(guest) != Place::None || !subject.belongs(guest) {
+            if !subject.wants_place(guest) {
                 continue;
             }
+            let has_locks = subject.locks(guest) > 0;
             if self.places[kind].is_full()
-                && subject.locks(guest) > 0
                 && let Some(yielding) = self
                     .subjects
                     .values_mut()
                     .filter(|other| other.place(guest) == Place::Held && other.locks(guest) == 0)
+                    .filter(|other| has_locks || other.ended.is_some())
                     // One that has ended first.
                     .min_by_key(|other| (other.ended.is_none(), other.id))
             {
-                *yielding.place_mut(guest) = Place::Overflow;
+                yielding.set_place(guest, Place::Overflow);
                 self.places[kind].take_back(Place::Held);
             }
             if let Some(subject) = self.subjects.get_mut(&id) {
-                self.places[kind].give(subject.place_mut(guest));
+                let place = self.places[kind].give();
+                subject.set_place(guest, place);
             }
         }
     }
@@ -169,11 +171,6 @@ impl Table {
     pub fn living_key(&self, id: SubjectId) -> Option<SubjectKey> {
         let subject = self.subjects.get(&id)?;
         subject.key.filter(|_| subject.ended.is_none())
-    }
-
-    /// Whether a living subject is a VM.
-    pub fn is_vm(&self, id: SubjectId) -> bool {
-        self.subjects.get(&id).is_some_and(Subject::is_vm)
     }
 
     /// Whether a subject is known.

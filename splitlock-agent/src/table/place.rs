@@ -8,8 +8,8 @@ pub enum Place {
     None,
     /// It is one of the set.
     Held,
-    /// The set was full when it came: its locks are in the overflow family, from its first to its
-    /// last, also after a place becomes free. So no lock is ever in two series.
+    /// The set was full when it came. If it was when its first lock was seen, its locks are in the
+    /// overflow family, from the first to the last, also after a place becomes free.
     Overflow,
 }
 
@@ -31,15 +31,13 @@ impl Places {
         self.used >= self.limit
     }
 
-    /// Gives a place to one that has none yet.
-    pub fn give(&mut self, place: &mut Place) {
-        if *place == Place::None {
-            *place = if self.is_full() {
-                Place::Overflow
-            } else {
-                self.used += 1;
-                Place::Held
-            };
+    /// Gives a place, or one in the overflow.
+    pub fn give(&mut self) -> Place {
+        if self.is_full() {
+            Place::Overflow
+        } else {
+            self.used += 1;
+            Place::Held
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Subject {
     delay_ns: [u64; 2],
     last_ns: [u64; 2],
     exits: Option<ExitTally>,
+    /// Whether it had locks when its place was last considered: own code, guest code.
+    had_locks: [bool; 2],
 }
 
 impl Subject {
@@ -62,6 +64,7 @@ impl Subject {
             delay_ns: [0; 2],
             last_ns: [0; 2],
             exits: None,
+            had_locks: [false; 2],
         }
     }
 
@@ -109,11 +112,6 @@ impl Subject {
         self.ledger[event.index()] + self.added[event.index()]
     }
 
-    /// Whether it has done anything to be shown as a VM.
-    pub fn is_vm(&self) -> bool {
-        self.belongs(true)
-    }
-
     /// Whether it has done anything to be shown as a process, or as a VM.
     pub fn belongs(&self, guest: bool) -> bool {
         (guest && self.exits.is_some())
@@ -128,12 +126,24 @@ impl Subject {
         if guest { self.vm } else { self.process }
     }
 
-    /// The same, to be changed.
-    pub const fn place_mut(&mut self, guest: bool) -> &mut Place {
+    /// Gives it a place among the processes, or among the VMs.
+    pub const fn set_place(&mut self, guest: bool, place: Place) {
         if guest {
-            &mut self.vm
+            self.vm = place;
         } else {
-            &mut self.process
+            self.process = place;
+        }
+    }
+
+    /// Whether it is to be given a place now: it has just earned one, or found none then and has
+    /// its first locks only now.
+    pub fn wants_place(&mut self, guest: bool) -> bool {
+        let has_locks = self.locks(guest) > 0;
+        let had_locks = std::mem::replace(&mut self.had_locks[usize::from(guest)], has_locks);
+        match self.place(guest) {
+            Place::None => self.belongs(guest),
+            Place::Overflow => has_locks && !had_locks,
+            Place::Held => false,
         }
     }
 

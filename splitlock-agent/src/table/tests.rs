@@ -150,10 +150,33 @@ fn who_has_no_locks_yields_to_who_has() {
     table.read_trap(key(6), &entry("lock", &[(FATAL, 7)]));
     assert_eq!(pids(&table), [4, 5]);
     assert_eq!(table.overflow()["process"], 7);
-    // Whoever has yielded stays in the overflow with its first lock.
+    // Whoever has yielded asks again at its first lock, and then stays in the overflow.
     table.read_trap(key(1), &entry("check", &[(check, 10), (FATAL, 2)]));
     assert_eq!(table.overflow()["process"], 9);
     assert_eq!(table.tracked()["process"], Fullness { used: 2, limit: 2 });
+    let later = Instant::now();
+    table.end(key(4).into(), later);
+    table.expire(later + RETENTION);
+    table.read_trap(key(1), &entry("check", &[(check, 10), (FATAL, 3)]));
+    assert_eq!(table.overflow()["process"], 10);
+    assert_eq!(pids(&table), [5]);
+    // One that only found no place for its checks gets one for its first lock.
+    table.read_trap(key(3), &entry("check", &[(check, 11), (FATAL, 1)]));
+    assert_eq!(pids(&table), [3, 5]);
+    assert_eq!(table.overflow()["process"], 10);
+}
+
+#[test]
+fn the_ended_without_locks_yield_to_any() {
+    let mut table = table(2, 1);
+    table.read_exits(key(1), &head(), ExitTally::default());
+    table.read_exits(key(2), &head(), ExitTally::default());
+    let pids =
+        |table: &Table| -> Vec<u32> { table.vms().iter().map(|row| row.subject.pid).collect() };
+    assert_eq!(pids(&table), [1]);
+    table.end(key(1).into(), Instant::now());
+    table.read_exits(key(3), &head(), ExitTally::default());
+    assert_eq!(pids(&table), [3]);
 }
 
 #[test]
