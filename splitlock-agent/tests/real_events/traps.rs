@@ -416,6 +416,8 @@ fn signal_generate_counts_where_the_functions_cannot() {
 /// The log names a thread once (5.19+) or is rate limited (before), so each thread traps once.
 fn the_kernel_log_counts_where_nothing_else_can() {
     let _mode = set_mode(Mode::Warn).expect("the mode is set");
+    // Ten lines per five seconds, of whatever test: an interval of its own.
+    std::thread::sleep(Duration::from_secs(6));
     let agent = agent("none", &[]);
     assert_eq!(agent.via("kernel_log"), "kmsg");
     let mut child = Child::spawn(&event(Trap::UserSplitLock, 3, 3), "logged");

@@ -7,6 +7,7 @@
 mod archive;
 mod boot;
 mod candidates;
+mod coverage;
 mod initramfs;
 mod kernels;
 mod programs;
@@ -53,6 +54,9 @@ pub struct VmOptions {
     /// Run only the tests whose names contain this, and boot only the usual way
     #[arg(long, value_name = "FILTER")]
     test: Option<String>,
+    /// Put the table of the kernels into docs/kernel-coverage.md
+    #[arg(long, conflicts_with = "test")]
+    update_docs: bool,
     /// A mirror of Debian, as http://MIRROR/debian; by default the one in apt's configuration
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
@@ -70,6 +74,7 @@ pub fn vm(workspace: &Workspace, steps: &mut Steps, options: VmOptions) -> Resul
     let VmOptions {
         kernels,
         test,
+        update_docs,
         mirror,
     } = options;
     let folder = workspace.build_dir.join("vm");
@@ -107,6 +112,9 @@ pub fn vm(workspace: &Workspace, steps: &mut Steps, options: VmOptions) -> Resul
         let file = folder.join("report.json");
         report::write(&file, &boots)?;
         eprintln!("{}\n{}", report::tables(&boots), file.display());
+        if update_docs {
+            coverage::update(&workspace.root.join("docs/kernel-coverage.md"), &boots)?;
+        }
         judge(&boots)
     })
 }
