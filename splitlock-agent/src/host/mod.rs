@@ -164,8 +164,9 @@ pub fn mitigation() -> Option<bool> {
 }
 
 fn read_format(tracefs: &Tracefs, tracepoint: Tracepoint) -> Result<Format, String> {
-    let Some(root) = tracefs.path() else {
-        return Err("tracefs is not mounted".to_owned());
+    let root = match tracefs {
+        Tracefs::Found(path) | Tracefs::Private(path) => path,
+        Tracefs::Missing(reason) => return Err(reason.clone()),
     };
     let path: PathBuf = root
         .join("events")

@@ -1,5 +1,7 @@
 //! What the agent needs from the kernel before it can begin, and how to get it.
 
+use std::fs;
+
 use rustix::thread::{CapabilitySet, capabilities};
 
 /// Capabilities that `bpf()` and `perf_event_open()` ask for (5.8+). `CAP_SYS_ADMIN` includes
@@ -21,6 +23,12 @@ pub fn missing() -> Option<String> {
             "the agent's own capabilities are unreadable: {error}"
         )),
     }
+}
+
+/// Whether the kernel is locked down so far that programs cannot read its memory.
+pub fn is_locked_down() -> bool {
+    fs::read_to_string("/sys/kernel/security/lockdown")
+        .is_ok_and(|state| state.contains("[confidentiality]"))
 }
 
 fn missing_from(effective: CapabilitySet) -> Option<String> {

@@ -26,16 +26,6 @@ pub enum Tracefs {
     Missing(String),
 }
 
-impl Tracefs {
-    /// Where it is.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Found(path) | Self::Private(path) => Some(path),
-            Self::Missing(_) => None,
-        }
-    }
-}
-
 /// Finds tracefs or mounts it privately.
 ///
 /// Call it before any thread is started: a mount namespace belongs to the calling thread, and

@@ -17,6 +17,7 @@ use super::{
     catalogue::{Attachment, Rung, Via},
     plan::{Plan, PlannedHook, Refusal},
 };
+use crate::host::privileges;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/splitlock-ebpf"));
 
@@ -90,8 +91,13 @@ pub fn attach(ebpf: &mut Ebpf, plan: Plan, kernel_log: &Result<(), String>) -> R
     report(&probes);
     if !attached.contains(REQUIRED) {
         bail!(
-            "the hook {} has no way to attach here: {}",
+            "the hook {} has no way to attach here{}: {}",
             REQUIRED.name(),
+            if privileges::is_locked_down() {
+                ", as the kernel is locked down (confidentiality) and lets no program read its memory"
+            } else {
+                ""
+            },
             reasons(&probes[REQUIRED as usize].refusals)
         );
     }
@@ -185,7 +191,12 @@ fn one_line(error: &anyhow::Error) -> String {
 
 /// The verifier's last line before its statistics.
 fn verdict(log: &str) -> Option<&str> {
-    let statistics = ["verification time ", "stack depth ", "processed "];
+    let statistics = [
+        "verification time ",
+        "stack depth ",
+        "processed ",
+        "subprog ",
+    ];
     log.lines()
         .rev()
         .map(|line| line.trim_matches([':', ' ']))
