@@ -5,6 +5,7 @@
 
 mod agent;
 mod events;
+mod exits;
 mod guests;
 mod processes;
 mod prometheus;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         prometheus::TESTS,
     ];
     if requirements::in_rig() {
-        tests.push(traps::TESTS);
+        tests.extend([traps::TESTS, exits::TESTS]);
         // The mode of detection is the machine's, and the host's totals are compared.
         arguments.test_threads = Some(1);
     } else {

@@ -2,7 +2,10 @@
 
 use std::{env, fs, path::PathBuf, sync::OnceLock};
 
-use super::events::{Child, Event, kvm_guest::kvm_available, trap_module};
+use super::{
+    events::{Child, Event, kvm_guest::kvm_available, trap_module},
+    exits,
+};
 
 /// One need.
 #[derive(Clone, Copy)]
@@ -25,6 +28,8 @@ pub enum Requirement {
     Penalty,
     /// `kernel.split_lock_mitigate` (6.2+, also in stable 6.0 and 6.1).
     Mitigation,
+    /// The kernel's histograms on a `kvm_exit` that fires.
+    ExitHistogram,
     /// A kernel whose tasks are not preempted inside programs on fentry.
     ExactFentry,
 }
@@ -53,6 +58,10 @@ impl Requirement {
             Self::TrapModule => trap_module::available(),
             Self::BusLocks => trap_module::bus_lock_available(),
             Self::Ratelimit => trap_module::ratelimit_available(),
+            Self::ExitHistogram => match fs::exists(exits::folder().join("hist")) {
+                Ok(true) => Ok(()),
+                _ => Err("no histogram of kvm_exit: tracefs, or CONFIG_HIST_TRIGGERS".to_owned()),
+            },
             Self::ExactFentry => {
                 if is_preemptible() {
                     Err(
