@@ -11,9 +11,9 @@ const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;\
 color:#1a1d21;background:#fff}\
 h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}\
-table{border-collapse:collapse;width:100%}th{text-align:left;font-weight:600}\
-th,td{padding:.25rem .75rem .25rem 0;border-bottom:1px solid #d8dce0;vertical-align:top}\
-.n{text-align:right;font-variant-numeric:tabular-nums}.q{color:#5c646c}\
+table{border-collapse:collapse}th{text-align:left;font-weight:600}\
+th,td{padding:.25rem 2rem .25rem 0;border-bottom:1px solid #d8dce0;vertical-align:top}\
+th.n,td.n{text-align:right;font-variant-numeric:tabular-nums;padding-right:2rem}.q{color:#5c646c}\
 .box{overflow-x:auto}code{font-size:.9em}\
 @media(prefers-color-scheme:dark){body{color:#e4e6e8;background:#16181b}\
 th,td{border-color:#3a3f45}.q{color:#9aa2aa}a{color:#8ab4f8}}";
@@ -75,12 +75,7 @@ impl Page {
         let _ = write!(self.0, "{number}");
     }
 
-    fn table<'a>(
-        &mut self,
-        heads: &[&'static str],
-        rows: impl ExactSizeIterator<Item = Vec<Cell<'a>>>,
-        nothing: &'static str,
-    ) {
+    fn table<'a>(&mut self, heads: &[&'static str], rows: &[Vec<Cell<'a>>], nothing: &'static str) {
         let count = rows.len();
         if count == 0 {
             self.raw("<p class=\"q\">");
@@ -89,13 +84,18 @@ impl Page {
             return;
         }
         self.raw("<div class=\"box\"><table><thead><tr>");
-        for head in heads {
-            self.raw("<th>");
+        for (column, head) in heads.iter().enumerate() {
+            let is_number = matches!(rows[0].get(column), Some(Cell::Number(_)));
+            self.raw(if is_number {
+                "<th class=\"n\">"
+            } else {
+                "<th>"
+            });
             self.text(head);
             self.raw("</th>");
         }
         self.raw("</tr></thead><tbody>");
-        for row in rows.take(ROWS) {
+        for row in rows.iter().take(ROWS) {
             self.raw("<tr>");
             for cell in row {
                 match cell {
@@ -105,7 +105,7 @@ impl Page {
                     }
                     Cell::Number(number) => {
                         self.raw("<td class=\"n\">");
-                        self.number(number);
+                        self.number(*number);
                     }
                 }
                 self.raw("</td>");
@@ -180,9 +180,14 @@ fn host(page: &mut Page, snapshot: &Snapshot) {
         .collect();
     page.table(
         &["origin", "trap", "outcome", "count"],
-        rows.into_iter(),
+        &rows,
         "none since the agent started",
     );
+    let overflow: u64 = snapshot.overflow_traps.values().sum();
+    if overflow > 0 {
+        page.number(overflow);
+        page.raw(" of them are of processes or VMs past the limits, which have no line below.");
+    }
 }
 
 fn state(alive: bool) -> &'static str {
@@ -222,7 +227,7 @@ fn vms(page: &mut Page, snapshot: &Snapshot) {
             "exits",
             "returns to the VMM",
         ],
-        rows.into_iter(),
+        &rows,
         "none seen",
     );
 }
@@ -251,7 +256,7 @@ fn processes(page: &mut Page, snapshot: &Snapshot) {
         .collect();
     page.table(
         &["comm", "pid", "state", "locks", "alignment checks"],
-        rows.into_iter(),
+        &rows,
         "none with a trapped lock or an alignment check",
     );
 }
@@ -288,7 +293,7 @@ fn recent(page: &mut Page, snapshot: &Snapshot) {
             "CPU",
             "instruction pointer",
         ],
-        rows.into_iter(),
+        &rows,
         "none yet",
     );
 }
@@ -311,11 +316,7 @@ fn probes(page: &mut Page, probes: &[ProbeRow]) {
             ]
         })
         .collect();
-    page.table(
-        &["hook", "attached by", "counts", "refused"],
-        rows.into_iter(),
-        "none",
-    );
+    page.table(&["hook", "attached by", "counts", "refused"], &rows, "none");
 }
 
 fn losses(page: &mut Page, snapshot: &Snapshot) {
@@ -326,7 +327,7 @@ fn losses(page: &mut Page, snapshot: &Snapshot) {
         .filter(|(_, count)| **count > 0)
         .map(|(cause, count)| vec![Cell::Text(cause), Cell::Number(*count)])
         .collect();
-    page.table(&["cause", "count"], rows.into_iter(), "none");
+    page.table(&["cause", "count"], &rows, "none");
 }
 
 #[cfg(test)]
@@ -344,11 +345,11 @@ mod tests {
     fn a_long_table_says_how_much_is_left_out() {
         let mut page = Page(String::new());
         let rows: Vec<_> = (0..60).map(|n| vec![Cell::Number(n)]).collect();
-        page.table(&["n"], rows.into_iter(), "none");
+        page.table(&["n"], &rows, "none");
         assert!(page.0.contains("<td class=\"n\">49</td>"));
         assert!(!page.0.contains("<td class=\"n\">50</td>"));
         assert!(page.0.contains("and 10 more"));
-        page.table(&["n"], Vec::new().into_iter(), "nothing here");
+        page.table(&["n"], &[], "nothing here");
         assert!(page.0.contains("nothing here"));
     }
 }
