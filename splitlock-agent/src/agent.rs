@@ -101,6 +101,8 @@ struct Agent {
     programs: Programs,
     ledgers: Ledgers,
     vcpus: Vcpus,
+    /// Claims of rows that were seen when rows were given back last.
+    reclaimed_at: u64,
     table: Table,
     stories: Stories,
     log_reports: LogReports,
@@ -151,6 +153,7 @@ pub async fn run(
         programs: sources.programs,
         ledgers: sources.ledgers,
         vcpus: Vcpus::default(),
+        reclaimed_at: 0,
         table,
         stories: Stories::default(),
         log_reports: LogReports::default(),
@@ -231,6 +234,9 @@ impl Agent {
             if record.kind == KIND_VCPU {
                 self.vcpus
                     .add(vcpu(&record), record.event, &self.ledgers.rows);
+                if let Err(error) = self.reclaim_rows() {
+                    warn!(%error, "rows of ended vCPU threads cannot be freed");
+                }
             }
             if !self.table.knows(record.subject.into())
                 && let Err(error) = self.meet(record.subject)
@@ -296,11 +302,15 @@ impl Agent {
         Ok(())
     }
 
-    /// Gives rows back whose thread has ended before its VM, once they get scarce.
+    /// Gives rows back whose thread has ended before its VM, once they get scarce. Each time looks
+    /// at all rows, so it waits for more claims in between.
     fn reclaim_rows(&mut self) -> Result<(), MapError> {
-        if self.vcpus.claimed() < self.facts.exit_rows / 4 * 3 {
+        let rows = self.facts.exit_rows;
+        let since = self.vcpus.seen() - self.reclaimed_at;
+        if self.vcpus.claimed() < rows / 4 * 3 || since <= rows as u64 / 16 {
             return Ok(());
         }
+        self.reclaimed_at = self.vcpus.seen();
         let has_ended = |vcpu: &VcpuKey| !process::has_thread(vcpu.subject().tgid, vcpu.tid());
         for (vcpu, row) in self.vcpus.remove_ended(&self.ledgers.rows, has_ended) {
             self.ledgers.free_vcpu(vcpu, row)?;

@@ -43,7 +43,7 @@ fn missing_from(effective: CapabilitySet) -> Option<String> {
     (!names.is_empty()).then(|| {
         format!(
             "missing {}; run splitlock-agent as root, or as a service with AmbientCapabilities=\
-             CAP_BPF CAP_PERFMON CAP_DAC_READ_SEARCH CAP_SYS_PTRACE CAP_SYSLOG",
+             CAP_BPF CAP_PERFMON CAP_DAC_READ_SEARCH CAP_SYSLOG",
             names.join(" and ")
         )
     })

@@ -21,6 +21,7 @@ struct Vm {
 #[derive(Default)]
 pub struct Vcpus {
     vms: HashMap<SubjectKey, Vm>,
+    claimed: usize,
     seen: u64,
 }
 
@@ -34,6 +35,7 @@ impl Vcpus {
             ended: ExitTally::default(),
         });
         if vm.rows.insert(vcpu, row).is_none() {
+            self.claimed += 1;
             self.seen += 1;
         }
         if head.first_ns < vm.head.first_ns {
@@ -54,8 +56,8 @@ impl Vcpus {
     }
 
     /// How many rows are claimed.
-    pub fn claimed(&self) -> usize {
-        self.vms.values().map(|vm| vm.rows.len()).sum()
+    pub const fn claimed(&self) -> usize {
+        self.claimed
     }
 
     /// All VMs.
@@ -75,10 +77,11 @@ impl Vcpus {
 
     /// Forgets a VM; its rows are to be freed.
     pub fn remove(&mut self, vm: SubjectKey) -> Vec<(VcpuKey, u32)> {
-        self.vms
-            .remove(&vm)
-            .map(|vm| vm.rows.into_iter().collect())
-            .unwrap_or_default()
+        let Some(vm) = self.vms.remove(&vm) else {
+            return vec![];
+        };
+        self.claimed -= vm.rows.len();
+        vm.rows.into_iter().collect()
     }
 
     /// Takes out the rows of threads that have ended, and keeps their counters for their VM; the
@@ -97,6 +100,7 @@ impl Vcpus {
             }
             removed.extend(ended);
         }
+        self.claimed -= removed.len();
         removed
     }
 }

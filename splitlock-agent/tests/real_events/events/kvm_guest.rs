@@ -54,11 +54,18 @@ pub enum Guest {
     PortIo,
     /// Nothing: KVM_RUN returns EINTR at once, which is a `restart`.
     Interrupted,
+    /// The same, each KVM_RUN in a thread of its own, which ends before the next one begins.
+    Successive,
 }
 
 impl Guest {
     /// All guests.
-    pub const ALL: [Self; 3] = [Self::AlignmentCheck, Self::PortIo, Self::Interrupted];
+    pub const ALL: [Self; 4] = [
+        Self::AlignmentCheck,
+        Self::PortIo,
+        Self::Interrupted,
+        Self::Successive,
+    ];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -66,6 +73,7 @@ impl Guest {
             Self::AlignmentCheck => "alignment-check",
             Self::PortIo => "port-io",
             Self::Interrupted => "interrupted",
+            Self::Successive => "successive",
         }
     }
 }
@@ -171,7 +179,7 @@ fn new_vm(kvm: &Kvm, guest: Guest) -> Result<VmFd> {
     };
     match guest {
         Guest::AlignmentCheck => write(CODE, &ALIGNMENT_CHECK),
-        Guest::PortIo | Guest::Interrupted => write(CODE, &PORT_IO),
+        Guest::PortIo | Guest::Interrupted | Guest::Successive => write(CODE, &PORT_IO),
     }
     // Present, writable, user; the last is a page of 2 MiB at 0.
     write(PML4, &(PDPT | 0x7).to_le_bytes());
@@ -244,6 +252,18 @@ impl Vcpu {
                 self.fd.set_kvm_immediate_exit(1);
                 for _ in 0..count {
                     let reason = self.run()?;
+                    ensure!(reason == "restart", "KVM_RUN returned {reason}, not EINTR");
+                }
+            }
+            Guest::Successive => {
+                self.enter_real_mode(count)?;
+                self.fd.set_kvm_immediate_exit(1);
+                for _ in 0..count {
+                    let run = thread::scope(|scope| scope.spawn(|| self.run()).join());
+                    let Ok(reason) = run else {
+                        bail!("a vCPU thread panicked");
+                    };
+                    let reason = reason?;
                     ensure!(reason == "restart", "KVM_RUN returned {reason}, not EINTR");
                 }
             }
