@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::probes::plan::Choice;
+use crate::probes::choice::Choice;
 
 /// Split locks and bus locks per process and per VM, as Prometheus metrics.
 #[derive(Debug, Parser)]

@@ -4,6 +4,7 @@ use splitlock_common::{EventSet, Hook};
 
 pub mod attach;
 pub mod catalogue;
+pub mod choice;
 pub mod cost;
 pub mod meaning;
 pub mod plan;

@@ -7,6 +7,7 @@ mod agent;
 mod events;
 mod exits;
 mod guests;
+mod modes;
 mod processes;
 mod prometheus;
 mod requirements;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         prometheus::TESTS,
     ];
     if requirements::in_rig() {
-        tests.extend([traps::TESTS, exits::TESTS]);
+        tests.extend([traps::TESTS, modes::TESTS, exits::TESTS]);
         // The mode of detection is the machine's, and the host's totals are compared.
         arguments.test_threads = Some(1);
     } else {

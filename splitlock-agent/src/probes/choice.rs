@@ -1,0 +1,88 @@
+//! `--probe NAME=VIA`: what the user chooses in the plan's stead.
+
+use std::str::FromStr;
+
+use splitlock_common::Hook;
+
+use super::catalogue::{LADDERS, Via};
+
+/// A choice that the user makes for the agent: the one way to attach a hook, `None` for not at
+/// all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The hook.
+    pub hook: Hook,
+    /// The way.
+    pub via: Option<Via>,
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    /// Reads `NAME=VIA`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, via) = text
+            .split_once('=')
+            .ok_or("a hook and a way, such as kvm_exit=tracepoint or kvm_exit=none")?;
+        let ladder = LADDERS
+            .iter()
+            .find(|ladder| ladder.hook.name() == name)
+            .ok_or_else(|| {
+                let names: Vec<&str> = Hook::ALL.iter().map(|hook| hook.name()).collect();
+                format!("no hook {name}; there are {}", names.join(", "))
+            })?;
+        if via == "none" {
+            return Ok(Self {
+                hook: ladder.hook,
+                via: None,
+            });
+        }
+        let ways: Vec<Via> = ladder.rungs.iter().map(|rung| rung.via).collect();
+        match ways.iter().find(|way| way.name() == via) {
+            Some(way) => Ok(Self {
+                hook: ladder.hook,
+                via: Some(*way),
+            }),
+            None => {
+                let names: Vec<&str> = ways.iter().map(|way| way.name()).collect();
+                Err(format!(
+                    "{name} has no way {via}; there are {}, none",
+                    names.join(", ")
+                ))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_read_by_the_names_of_the_metrics() {
+        let read = |text: &str| text.parse::<Choice>();
+        let choice = |hook, via| Ok(Choice { hook, via });
+        assert_eq!(
+            read("signal_generate=tracepoint"),
+            choice(Hook::SignalGenerate, Some(Via::Tracepoint))
+        );
+        assert_eq!(read("kernel_log=none"), choice(Hook::KernelLog, None));
+        for (text, part) in [
+            ("kvm_exit", "kvm_exit=tracepoint"),
+            ("kvm=none", "no hook kvm"),
+            (
+                "kvm_exit=kprobe",
+                "no way kprobe; there are tracepoint, none",
+            ),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        for ladder in &LADDERS {
+            for rung in ladder.rungs {
+                let text = format!("{}={}", ladder.hook.name(), rung.via.name());
+                assert_eq!(read(&text), choice(ladder.hook, Some(rung.via)));
+            }
+        }
+    }
+}
