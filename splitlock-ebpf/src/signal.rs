@@ -89,11 +89,13 @@ fn try_bus_adraln(ctx: &impl EbpfContext) -> Result<(), Loss> {
         );
         return Ok(());
     };
-    mark_call(Hook::HandleGuestSplitLock);
-    mark_call(Hook::HandleUserSplitLock);
-    if mark_call(Hook::HandleBusLock) {
-        // The signal of a bus lock, whatever the registers suggest; its return counts it.
-        return Ok(());
+    if event.is_lock() {
+        mark_call(Hook::HandleGuestSplitLock);
+        mark_call(Hook::HandleUserSplitLock);
+        if mark_call(Hook::HandleBusLock) {
+            // The signal of a bus lock, whichever exception is armed; its return counts it.
+            return Ok(());
+        }
     }
     let ip = match event {
         // The saved registers are the VMM's; the guest's instruction pointer is not among them.

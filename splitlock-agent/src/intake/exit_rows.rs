@@ -4,7 +4,7 @@ use std::{io, os::fd::AsFd};
 
 use splitlock_common::{
     exit_reason::{EXIT_SLOTS, USERSPACE_SLOTS},
-    ledger::{ExitRow, VCPU_UNKNOWN},
+    ledger::{ExitRow, VCPU_UNKNOWN, VcpuKey},
 };
 
 use super::mapped::Mapped;
@@ -51,6 +51,17 @@ impl ExitRows {
     /// Maps the rows of the array map behind `fd`, which has `count` of them.
     pub fn map(fd: impl AsFd, count: u32) -> io::Result<Self> {
         Mapped::map(fd, count).map(Self)
+    }
+
+    /// Whether a row belongs to a vCPU thread now.
+    pub fn is_owned_by(&self, index: u32, vcpu: &VcpuKey) -> bool {
+        self.0.get(index).is_some_and(|row| {
+            // SAFETY: in bounds; aligned words are never torn.
+            unsafe {
+                (&raw const (*row).pid_tgid).read_volatile() == vcpu.pid_tgid
+                    && (&raw const (*row).start_ns).read_volatile() == vcpu.start_ns
+            }
+        })
     }
 
     /// What a row says beside its counters.
@@ -105,6 +116,29 @@ impl ExitRows {
                 exits: [0; EXIT_SLOTS],
                 userspace: [0; USERSPACE_SLOTS],
             });
+        }
+    }
+}
+
+#[cfg(test)]
+impl ExitRows {
+    /// Free rows in memory of their own.
+    pub fn in_memory(count: u32) -> Self {
+        use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+        let memory = memfd_create("rows", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&memory, u64::from(count) * size_of::<ExitRow>() as u64).unwrap();
+        Self::map(memory, count).unwrap()
+    }
+
+    /// What the kernel side does at a thread's first returns to its VMM.
+    pub fn claim(&mut self, index: u32, vcpu: VcpuKey, returns: u64) {
+        self.clear(index);
+        let row = self.0.get(index).unwrap();
+        // SAFETY: in bounds of memory that nobody else has.
+        unsafe {
+            (*row).pid_tgid = vcpu.pid_tgid;
+            (*row).start_ns = vcpu.start_ns;
+            (*row).userspace[0] = returns;
         }
     }
 }

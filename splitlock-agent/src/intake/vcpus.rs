@@ -26,9 +26,13 @@ pub struct Vcpus {
 }
 
 impl Vcpus {
-    /// Takes in a claimed row. One that is known already is none.
+    /// Takes in a claimed row. One that is known already is none; nor is one that was given back
+    /// before its record was read.
     pub fn add(&mut self, vcpu: VcpuKey, row: u32, rows: &ExitRows) {
         let Some(head) = rows.head(row) else { return };
+        if !rows.is_owned_by(row, &vcpu) {
+            return;
+        }
         let vm = self.vms.entry(vcpu.subject()).or_insert_with(|| Vm {
             head,
             rows: HashMap::new(),
@@ -102,5 +106,77 @@ impl Vcpus {
         }
         self.claimed -= removed.len();
         removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vcpu(tgid: u64, tid: u64) -> VcpuKey {
+        VcpuKey {
+            pid_tgid: tgid << 32 | tid,
+            start_ns: tgid,
+        }
+    }
+
+    fn returns(vcpus: &Vcpus, rows: &ExitRows, vcpu: VcpuKey) -> Option<u64> {
+        let (_, tally) = vcpus.tally(vcpu.subject(), rows)?;
+        Some(tally.userspace[0])
+    }
+
+    #[test]
+    fn a_vm_is_the_sum_of_its_threads() {
+        let mut rows = ExitRows::in_memory(4);
+        let mut vcpus = Vcpus::default();
+        for (row, (key, count)) in [(vcpu(1, 1), 5), (vcpu(1, 2), 7), (vcpu(2, 3), 9)]
+            .into_iter()
+            .enumerate()
+        {
+            rows.claim(row as u32, key, count);
+            vcpus.add(key, row as u32, &rows);
+            vcpus.add(key, row as u32, &rows);
+        }
+        assert_eq!((vcpus.seen(), vcpus.claimed()), (3, 3));
+        assert_eq!(returns(&vcpus, &rows, vcpu(1, 1)), Some(12));
+        assert_eq!(returns(&vcpus, &rows, vcpu(2, 3)), Some(9));
+        assert_eq!(vcpus.remove(vcpu(1, 1).subject()).len(), 2);
+        assert_eq!((vcpus.seen(), vcpus.claimed()), (3, 1));
+    }
+
+    #[test]
+    fn a_late_record_brings_no_dead_vm_back() {
+        let mut rows = ExitRows::in_memory(1);
+        let mut vcpus = Vcpus::default();
+        let (dead, next) = (vcpu(1, 1), vcpu(2, 2));
+        rows.claim(0, dead, 5);
+        vcpus.add(dead, 0, &rows);
+        vcpus.remove(dead.subject());
+        rows.clear(0);
+        vcpus.add(dead, 0, &rows);
+        assert_eq!(returns(&vcpus, &rows, dead), None);
+        // Nor with the counts of the row's next owner.
+        rows.claim(0, next, 9);
+        vcpus.add(dead, 0, &rows);
+        assert_eq!(returns(&vcpus, &rows, dead), None);
+        assert_eq!(vcpus.seen(), 1);
+    }
+
+    #[test]
+    fn counts_of_ended_threads_stay_with_their_vm() {
+        let mut rows = ExitRows::in_memory(2);
+        let mut vcpus = Vcpus::default();
+        for (row, key) in [(0, vcpu(1, 1)), (1, vcpu(1, 2))] {
+            rows.claim(row, key, 10);
+            vcpus.add(key, row, &rows);
+        }
+        let removed = vcpus.remove_ended(&rows, |key| key.tid() == 1);
+        assert_eq!(removed, [(vcpu(1, 1), 0)]);
+        rows.clear(0);
+        assert_eq!(vcpus.claimed(), 1);
+        assert_eq!(returns(&vcpus, &rows, vcpu(1, 1)), Some(20));
+        rows.claim(0, vcpu(1, 3), 1);
+        vcpus.add(vcpu(1, 3), 0, &rows);
+        assert_eq!(returns(&vcpus, &rows, vcpu(1, 1)), Some(21));
     }
 }

@@ -1,7 +1,10 @@
 //! The kernel's own split-lock code at work, in the rig: what its functions did is what the agent
 //! counted, by each rung of the ladders.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -472,6 +475,17 @@ fn past_the_limit_locks_are_in_the_overflow() {
     for child in children {
         child.end();
     }
-    std::thread::sleep(Duration::from_millis(200));
+    // Those that are shown tell when the agent knows of their end.
+    let start = Instant::now();
+    loop {
+        let snapshot = agent.snapshot();
+        let rows =
+            ["processes", "vms"].map(|kind| snapshot[kind].as_array().expect("a list").clone());
+        if rows.iter().flatten().all(|row| row["alive"] == false) {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "{snapshot:#}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     check(&agent.metrics());
 }
