@@ -9,6 +9,7 @@ use crate::{
     steps::{self, Steps},
     test::{self, Skipping},
     tools::Prometheus,
+    vm::{self, VmOptions},
     workspace::Workspace,
 };
 
@@ -60,6 +61,10 @@ fn checks(workspace: &Workspace, steps: &mut Steps, record: &Record, prometheus:
             .args(["doc", "--no-deps"])
             .env("RUSTDOCFLAGS", "-D warnings"))
     });
+    // Its steps are in the table, also one that failed.
+    if let Err(error) = vm::run(workspace, steps, VmOptions::ends()) {
+        steps::report(&error);
+    }
 }
 
 fn bpf_lints(workspace: &Workspace, steps: &mut Steps, record: &Record) {

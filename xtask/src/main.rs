@@ -43,7 +43,8 @@ enum Verb {
     Test(test::TestOptions),
     /// Run the agent and its tests on several kernels under emulation
     Vm(vm::VmOptions),
-    /// Everything that must be green: tests (none may skip), format, lints, documentation
+    /// Everything that must be green: format, lints, tests (none may skip), documentation, and the
+    /// tests on the oldest and the newest kernel
     Ci,
 }
 

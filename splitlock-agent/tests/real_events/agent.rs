@@ -39,14 +39,21 @@ impl Agent {
     /// Starts an agent with `args` on a free port and waits until it serves.
     #[track_caller]
     pub fn start(args: &[&str]) -> Self {
-        let mut process = Command::new(binary())
+        Self::start_prepared(args, |_command| {})
+    }
+
+    /// The same, after a change to the command that starts it.
+    #[track_caller]
+    pub fn start_prepared(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(binary());
+        command
             .args(["run", "--web.listen-address", "127.0.0.1:0"])
             .args(["--log.format", "json"])
             .args(args)
             .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the agent's binary starts");
+            .stderr(Stdio::piped());
+        prepare(&mut command);
+        let mut process = command.spawn().expect("the agent's binary starts");
         let stderr = process.stderr.take().expect("stderr is a pipe");
         let log = Arc::new(Mutex::new(vec![]));
         let (sender, addresses) = channel();

@@ -1,10 +1,11 @@
 //! The agent as a service: its start and its end, its answers, its clients.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::TcpStream,
     os::unix::process::CommandExt as _,
     process::{Command, Output, Stdio},
+    ptr,
     time::{Duration, Instant},
 };
 
@@ -50,6 +51,11 @@ pub const TESTS: &[Test] = &[
         name: "service::it_mounts_nothing_for_others",
         needs: &[Root],
         run: it_mounts_nothing_for_others,
+    },
+    Test {
+        name: "service::without_tracefs_it_has_fewer_hooks",
+        needs: &[Root],
+        run: without_tracefs_it_has_fewer_hooks,
     },
     Test {
         name: "service::without_rights_it_says_which",
@@ -213,6 +219,60 @@ fn it_mounts_nothing_for_others() {
     assert_eq!(said, own != ours, "it says so exactly where it mounts");
     drop(agent);
     assert_eq!(mounts(), before);
+}
+
+/// Unmounts tracefs for the calling process alone, and gives up the right to mount it again.
+fn leave_tracefs() -> io::Result<()> {
+    // SAFETY: system calls with constant arguments; strings that end with NUL.
+    unsafe {
+        let result = |status: libc::c_int| match status {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        };
+        result(libc::unshare(libc::CLONE_NEWNS))?;
+        let (none, root) = (c"none".as_ptr(), c"/".as_ptr());
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        result(libc::mount(none, root, ptr::null(), private, ptr::null()))?;
+        for place in [c"/sys/kernel/tracing", c"/sys/kernel/debug"] {
+            // Once for each mount on top of another; an error is the end of them.
+            while libc::umount2(place.as_ptr(), libc::MNT_DETACH) == 0 {}
+        }
+        // CAP_SYS_ADMIN, include/uapi/linux/capability.h.
+        result(libc::prctl(libc::PR_CAPBSET_DROP, 21, 0, 0, 0))
+    }
+}
+
+fn without_tracefs_it_has_fewer_hooks() {
+    let agent = Agent::start_prepared(&[], |command| {
+        // SAFETY: system calls alone, nothing is allocated.
+        unsafe { command.pre_exec(leave_tracefs) };
+    });
+    let said = agent
+        .log()
+        .into_iter()
+        .find(|line| line["message"] == "going on without tracefs")
+        .expect("it says so");
+    let reason = said["reason"].as_str().expect("a text");
+    assert!(
+        reason.contains("mount -t tracefs nodev /sys/kernel/tracing"),
+        "{reason}"
+    );
+    assert_eq!(agent.via("kvm_exit"), "none");
+    assert_eq!(agent.via("signal_generate"), "raw_tracepoint");
+    if AlignmentChecks.check().is_err() {
+        return;
+    }
+    let event = Event::AlignmentCheck {
+        count: 10,
+        threads: 1,
+    };
+    let mut child = Child::spawn(&event, "no-tracefs");
+    child.run();
+    let series = format!(
+        r#"splitlock_process_alignment_checks_total{{comm="no-tracefs",pid="{}"}}"#,
+        child.pid()
+    );
+    assert_eq!(agent.metrics().count(&series), 10);
 }
 
 fn output(command: &mut Command) -> Output {

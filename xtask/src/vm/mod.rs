@@ -62,6 +62,18 @@ pub struct VmOptions {
     mirror: Option<String>,
 }
 
+impl VmOptions {
+    /// Those of a run with the oldest and the newest kernel.
+    pub fn ends() -> Self {
+        Self {
+            kernels: ["oldest", "newest"].map(str::to_owned).to_vec(),
+            test: None,
+            update_docs: false,
+            mirror: None,
+        }
+    }
+}
+
 /// A kernel in one scenario.
 struct Job<'a> {
     kernel: &'a Kernel,
@@ -69,8 +81,14 @@ struct Job<'a> {
     scenario: Scenario,
 }
 
-/// Runs the rig.
+/// Sets up and runs the rig.
 pub fn vm(workspace: &Workspace, steps: &mut Steps, options: VmOptions) -> Result<()> {
+    setup::setup(workspace, steps)?;
+    run(workspace, steps, options)
+}
+
+/// Runs the rig.
+pub fn run(workspace: &Workspace, steps: &mut Steps, options: VmOptions) -> Result<()> {
     let VmOptions {
         kernels,
         test,
@@ -78,7 +96,6 @@ pub fn vm(workspace: &Workspace, steps: &mut Steps, options: VmOptions) -> Resul
         mirror,
     } = options;
     let folder = workspace.build_dir.join("vm");
-    setup::setup(workspace, steps)?;
     let programs = steps.run("build the programs for all kernels", || {
         programs::build(workspace)
     })?;
