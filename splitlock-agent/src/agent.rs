@@ -32,7 +32,7 @@ use crate::{
         vcpus::Vcpus,
     },
     probes::{Probe, catalogue::Via, meaning, programs::Programs},
-    subjects::{SubjectId, death, process},
+    subjects::{SubjectId, death, paths::Paths, process},
     table::{
         Table,
         snapshot::{HostFacts, ProbeRow, SCHEMA, Snapshot},
@@ -95,6 +95,7 @@ pub struct Sources {
 /// The agent's state. One task owns it.
 struct Agent {
     facts: Facts,
+    paths: Paths,
     follows_calls: bool,
     monitor: Monitor,
     mode_address: Option<u64>,
@@ -148,6 +149,7 @@ pub async fn run(
     let mut agent = Agent {
         follows_calls: facts.follows_calls(),
         facts,
+        paths: Paths::default(),
         monitor,
         mode_address: None,
         programs: sources.programs,
@@ -270,7 +272,7 @@ impl Agent {
 
     fn watch(&mut self, id: SubjectId) {
         let result = if self.watched < self.facts.watched_limit {
-            death::watch(id, &self.deaths)
+            death::watch(&self.paths, id, &self.deaths)
         } else {
             Err(io::Error::other("too few file descriptors"))
         };
@@ -311,7 +313,9 @@ impl Agent {
             return Ok(());
         }
         self.reclaimed_at = self.vcpus.seen();
-        let has_ended = |vcpu: &VcpuKey| !process::has_thread(vcpu.subject().tgid, vcpu.tid());
+        let paths = &self.paths;
+        let has_ended =
+            |vcpu: &VcpuKey| !process::has_thread(paths, vcpu.subject().tgid, vcpu.tid());
         for (vcpu, row) in self.vcpus.remove_ended(&self.ledgers.rows, has_ended) {
             self.ledgers.free_vcpu(vcpu, row)?;
         }
@@ -346,7 +350,7 @@ impl Agent {
     /// Counts the last traps of a dead subject's threads, if their return was not seen.
     fn count_unseen(&mut self, key: SubjectKey) -> Result<(), MapError> {
         // Where the pid is another's already, the calls may be its.
-        if !self.follows_calls || process::start_ticks(key.tgid).is_ok() {
+        if !self.follows_calls || process::start_ticks(&self.paths, key.tgid).is_ok() {
             return Ok(());
         }
         let mode = self.monitor.detection().mode;
@@ -394,8 +398,8 @@ impl Agent {
     /// The thread group of a thread that the log names, and whether it is a vCPU. One that is gone
     /// stands for itself.
     fn who(&self, tid: u32) -> (SubjectId, bool) {
-        let found =
-            process::thread_group(tid).and_then(|pid| Ok((pid, process::start_ticks(pid)?)));
+        let found = process::thread_group(&self.paths, tid)
+            .and_then(|pid| Ok((pid, process::start_ticks(&self.paths, pid)?)));
         let Ok((pid, start_ticks)) = found else {
             let gone = SubjectId {
                 pid: tid,

@@ -9,7 +9,7 @@ use rustix::{
 use tokio::{io::unix::AsyncFd, sync::mpsc::UnboundedSender};
 use tracing::warn;
 
-use super::{SubjectId, process::start_ticks};
+use super::{SubjectId, paths::Paths, process::start_ticks};
 use crate::readiness::readable;
 
 /// Sends `subject` to `deaths` once it has ended: at once if it is gone already.
@@ -19,9 +19,13 @@ use crate::readiness::readable;
 ///
 /// # Errors
 /// No descriptor is free, or `/proc` cannot be read. Nothing will be sent; try again later.
-pub fn watch(subject: SubjectId, deaths: &UnboundedSender<SubjectId>) -> io::Result<()> {
+pub fn watch(
+    paths: &Paths,
+    subject: SubjectId,
+    deaths: &UnboundedSender<SubjectId>,
+) -> io::Result<()> {
     let deaths = deaths.clone();
-    match open(subject)? {
+    match open(paths, subject)? {
         Some(pidfd) => {
             tokio::spawn(async move {
                 if let Err(error) = pidfd.readable().await {
@@ -39,7 +43,7 @@ pub fn watch(subject: SubjectId, deaths: &UnboundedSender<SubjectId>) -> io::Res
 }
 
 /// `None` if the subject is gone, or its pid is another's by now.
-fn open(subject: SubjectId) -> io::Result<Option<AsyncFd<OwnedFd>>> {
+fn open(paths: &Paths, subject: SubjectId) -> io::Result<Option<AsyncFd<OwnedFd>>> {
     let Some(pid) = i32::try_from(subject.pid).ok().and_then(Pid::from_raw) else {
         return Ok(None);
     };
@@ -50,7 +54,7 @@ fn open(subject: SubjectId) -> io::Result<Option<AsyncFd<OwnedFd>>> {
         Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    match start_ticks(subject.pid) {
+    match start_ticks(paths, subject.pid) {
         Ok(ticks) if ticks == subject.start_ticks => readable(pidfd).map(Some),
         Ok(_) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

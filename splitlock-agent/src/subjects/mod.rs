@@ -1,16 +1,21 @@
 //! Who a thread group is, and whether it still lives. Knows nothing of counts.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use splitlock_common::ledger::SubjectKey;
 
 use crate::host::clock::TICK_NS;
 
+pub mod cgroup;
 pub mod death;
+pub mod identity;
 pub mod names;
+pub mod paths;
 pub mod process;
+pub mod resolver;
+pub mod vmm;
 
 /// A thread group for its whole life, as both the kernel side and `/proc` can tell it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubjectId {
     /// Process id in the initial pid namespace.
     pub pid: u32,

@@ -1,38 +1,136 @@
-//! `/proc` of one process: its start time, its thread group.
+//! `/proc` of one process: what it says of itself, read within bounds.
+//!
+//! A process can vanish between two reads, and its pid can be another's at the next: who joins
+//! several facts compares the start time before and after.
 
-use std::{fs, io};
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Read},
+    os::unix::{
+        ffi::OsStringExt,
+        fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::Path,
+};
+
+use rustix::fs::OFlags;
+
+use super::paths::Paths;
+
+/// Bytes read of a command line. The kernel takes arguments of up to 6 MiB in all (`bprm_stack_limits`,
+/// `fs/exec.c`, 4.13+); libvirt's QEMU command lines have some ten KiB, names near the start.
+pub const COMMAND_LINE_LIMIT: usize = 64 << 10;
+/// Bytes read of any other file: each is below two pages but for a cgroup of very long names.
+const FILE_LIMIT: usize = 16 << 10;
 
 /// Start time of a process in ticks since boot.
 ///
 /// # Errors
 /// The process is gone, or its `stat` cannot be read or understood.
-pub fn start_ticks(pid: u32) -> io::Result<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    parse_start_ticks(&stat)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "stat without a start time"))
+pub fn start_ticks(paths: &Paths, pid: u32) -> io::Result<u64> {
+    let stat = read(&paths.process(pid, "stat"), FILE_LIMIT)?;
+    parse_start_ticks(&stat).ok_or_else(|| malformed("stat without a start time"))
 }
 
-/// Field 22 of `stat`. The comm in field 2 may hold anything, also `)` and spaces; the last `)`
-/// ends it.
-fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
-    let end = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
-    rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+/// The process that a process is a child of; 0 for the first one and the kernel's threads.
+///
+/// # Errors
+/// The process is gone, or its `stat` cannot be read or understood.
+pub fn parent(paths: &Paths, pid: u32) -> io::Result<u32> {
+    let stat = read(&paths.process(pid, "stat"), FILE_LIMIT)?;
+    let parent = stat_field(&stat, 4).and_then(|field| field.parse().ok());
+    parent.ok_or_else(|| malformed("stat without a parent"))
 }
 
 /// Whether a process has this thread, as far as `/proc` tells.
-pub fn has_thread(pid: u32, tid: u32) -> bool {
-    fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(true)
+pub fn has_thread(paths: &Paths, pid: u32, tid: u32) -> bool {
+    fs::exists(paths.process(pid, &format!("task/{tid}"))).unwrap_or(true)
 }
 
 /// The thread group that a thread belongs to.
 ///
 /// # Errors
 /// The thread is gone, or its `status` cannot be read or understood.
-pub fn thread_group(tid: u32) -> io::Result<u32> {
-    let status = fs::read(format!("/proc/{tid}/status"))?;
-    parse_thread_group(&status)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "status without a Tgid"))
+pub fn thread_group(paths: &Paths, tid: u32) -> io::Result<u32> {
+    let status = read(&paths.process(tid, "status"), FILE_LIMIT)?;
+    parse_thread_group(&status).ok_or_else(|| malformed("status without a Tgid"))
+}
+
+/// Name of a process's first thread, or of any thread by its tid: at most 15 bytes.
+///
+/// # Errors
+/// The process is gone, or the file cannot be read.
+pub fn comm(paths: &Paths, pid: u32) -> io::Result<Vec<u8>> {
+    let mut comm = read(&paths.process(pid, "comm"), FILE_LIMIT)?;
+    // The kernel adds one newline (`comm_show`, fs/proc/base.c); any other is part of the name.
+    if comm.last() == Some(&b'\n') {
+        comm.pop();
+    }
+    Ok(comm)
+}
+
+/// Arguments of a process, as they are in its memory now: at most [`COMMAND_LINE_LIMIT`] bytes, the
+/// last argument cut there. Empty for kernel threads and zombies.
+///
+/// # Errors
+/// The process is gone, or the file cannot be read.
+pub fn command_line(paths: &Paths, pid: u32) -> io::Result<Vec<u8>> {
+    read(&paths.process(pid, "cmdline"), COMMAND_LINE_LIMIT)
+}
+
+/// The file that a process runs, as its own mount namespace names it.
+///
+/// # Errors
+/// The process is gone (ENOENT, ESRCH), has no file (a kernel thread or a zombie: ENOENT), or is
+/// out of reach.
+pub fn exe(paths: &Paths, pid: u32) -> io::Result<Vec<u8>> {
+    let link = paths.process(pid, "exe");
+    let mut name = fs::read_link(&link)?.into_os_string().into_vec();
+    // `d_path` (fs/d_path.c) adds this to the name of a removed file, and a file can be named so
+    // itself. Only of a removed one the inode has no link left.
+    if let Some(kept) = name.strip_suffix(b" (deleted)") {
+        let removed = fs::metadata(&link).map_or(true, |file| file.nlink() == 0);
+        if removed {
+            name.truncate(kept.len());
+        }
+    }
+    Ok(name)
+}
+
+/// The cgroups of a process: a line for each hierarchy.
+///
+/// # Errors
+/// The process is gone, or the file cannot be read.
+pub fn cgroups(paths: &Paths, pid: u32) -> io::Result<Vec<u8>> {
+    read(&paths.process(pid, "cgroup"), FILE_LIMIT)
+}
+
+/// At most `limit` bytes of a file, without waiting for a writer if it is none.
+fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    let mut text = Vec::new();
+    file.take(limit as u64).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Field 22 of `stat`.
+fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
+    stat_field(stat, 22)?.parse().ok()
+}
+
+/// A field of `stat` behind the second, counted from 1. The comm in field 2 may hold anything, also
+/// `)` and spaces; the last `)` ends it.
+fn stat_field(stat: &[u8], number: usize) -> Option<&str> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)
 }
 
 /// The kernel escapes newlines in the name on the first line, so a line is a field.
@@ -53,6 +151,7 @@ mod tests {
         for comm in ["bash", "a) S 1 2", "))) ", "\n"] {
             let stat = format!("42 ({comm}) {rest}");
             assert_eq!(parse_start_ticks(stat.as_bytes()), Some(4711), "{comm:?}");
+            assert_eq!(stat_field(stat.as_bytes(), 4), Some("1"), "{comm:?}");
         }
         assert_eq!(parse_start_ticks(b""), None);
         assert_eq!(parse_start_ticks(b"42 (bash) S 1"), None);
@@ -67,11 +166,19 @@ mod tests {
 
     #[test]
     fn this_process() {
+        let paths = Paths::default();
         let pid = std::process::id();
-        assert!(start_ticks(pid).unwrap() > 0);
-        assert_eq!(thread_group(pid).unwrap(), pid);
+        assert!(start_ticks(&paths, pid).unwrap() > 0);
+        assert_eq!(thread_group(&paths, pid).unwrap(), pid);
         assert_eq!(
-            start_ticks(u32::MAX).unwrap_err().kind(),
+            parent(&paths, pid).unwrap(),
+            std::os::unix::process::parent_id()
+        );
+        let own = std::env::current_exe().unwrap();
+        assert_eq!(exe(&paths, pid).unwrap(), own.into_os_string().into_vec());
+        assert!(!command_line(&paths, pid).unwrap().is_empty());
+        assert_eq!(
+            start_ticks(&paths, u32::MAX).unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
     }

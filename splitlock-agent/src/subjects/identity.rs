@@ -1,0 +1,64 @@
+//! What is known of a subject but its counts.
+
+use serde::{Deserialize, Serialize};
+
+use super::{SubjectId, cgroup::CgroupIdentity, vmm::VmNaming};
+
+/// What the kernel side wrote down at a subject's first event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen<'a> {
+    /// The group leader's comm, without padding.
+    pub comm: &'a [u8],
+    /// Id of its cgroup in the v2 hierarchy; 0 where it is not known.
+    pub cgroup_id: u64,
+}
+
+/// Who a subject is. All texts are printable and bounded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The thread group.
+    pub subject: SubjectId,
+    /// The group leader's comm at the first event.
+    pub comm: String,
+    /// The file it runs, as its own mount namespace names it.
+    pub exe: Option<String>,
+    /// The first 256 bytes of its arguments, with spaces between them.
+    pub command_line: Option<String>,
+    /// Its cgroup.
+    pub cgroup: Option<CgroupIdentity>,
+    /// What it is called if it runs a guest; whether it does, others know.
+    pub vm: VmNaming,
+    /// What could not be learnt.
+    pub missing: Vec<Missing>,
+}
+
+/// A fact that could not be learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Missing {
+    /// Which.
+    pub fact: Fact,
+    /// Why.
+    pub why: Why,
+}
+
+/// A fact of an [`Identity`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact {
+    /// [`Identity::exe`].
+    Exe,
+    /// [`Identity::command_line`].
+    CommandLine,
+    /// [`Identity::cgroup`].
+    Cgroup,
+}
+
+/// Why a fact could not be learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// The process had ended, or its pid was another's.
+    Ended,
+    /// The file could not be read or understood, or there was none.
+    Unreadable,
+}
