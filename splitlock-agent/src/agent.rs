@@ -32,7 +32,7 @@ use crate::{
         vcpus::Vcpus,
     },
     probes::{Probe, catalogue::Via, meaning, programs::Programs},
-    subjects::{SubjectId, death, paths::Paths, process},
+    subjects::{SubjectId, death, paths::Paths, process, resolver::Resolver},
     table::{
         Table,
         snapshot::{HostFacts, ProbeRow, SCHEMA, Snapshot},
@@ -58,6 +58,8 @@ pub struct Facts {
     pub watched_limit: u64,
     /// The hooks.
     pub probes: Vec<Probe>,
+    /// Where the host's file systems are mounted.
+    pub paths: Paths,
 }
 
 impl Facts {
@@ -95,7 +97,7 @@ pub struct Sources {
 /// The agent's state. One task owns it.
 struct Agent {
     facts: Facts,
-    paths: Paths,
+    resolver: Resolver,
     follows_calls: bool,
     monitor: Monitor,
     mode_address: Option<u64>,
@@ -148,8 +150,8 @@ pub async fn run(
     let mut mode_address = Some(sources.mode_address);
     let mut agent = Agent {
         follows_calls: facts.follows_calls(),
+        resolver: Resolver::new(facts.paths.clone()),
         facts,
-        paths: Paths::default(),
         monitor,
         mode_address: None,
         programs: sources.programs,
@@ -184,7 +186,10 @@ pub async fn run(
                 agent.bury(subject);
             }
             result = next_records(&mut records_source, &mut records) => match result {
-                Ok(()) => agent.take_records(&mut records),
+                Ok(()) => {
+                    agent.take_records(&mut records);
+                    agent.name_new();
+                }
                 Err(error) => {
                     warn!(%error, "the ring buffer cannot be read any more; counts go on, stories end");
                     records_source = None;
@@ -196,7 +201,10 @@ pub async fn run(
                 agent.look_at_host();
             }
             result = next_log(&mut kernel_log) => match result {
-                Ok(batch) => agent.take_log(&batch),
+                Ok(batch) => {
+                    agent.take_log(&batch);
+                    agent.name_new();
+                }
                 Err(error) => {
                     warn!(%error, "the kernel log cannot be read any more");
                     kernel_log = None;
@@ -240,7 +248,7 @@ impl Agent {
                     warn!(%error, "rows of ended vCPU threads cannot be freed");
                 }
             }
-            if !self.table.knows(record.subject.into())
+            if self.table.key(record.subject.into()).is_none()
                 && let Err(error) = self.meet(record.subject)
             {
                 warn!(pid = record.subject.tgid, %error, "a new subject's ledger entry cannot be read");
@@ -251,28 +259,37 @@ impl Agent {
         }
     }
 
-    /// Reads what the ledgers hold of a subject that is not known yet.
+    /// Reads what the ledgers hold of a subject that they have not told of yet.
     fn meet(&mut self, key: SubjectKey) -> Result<(), MapError> {
         if self.table.is_full() {
             self.table.expire(Instant::now());
         }
+        let mut is_new = false;
         if let Some(entry) = self.ledgers.trap(key)? {
-            self.table.read_trap(key, &entry);
+            is_new |= self.table.read_trap(key, &entry);
             debug!(pid = key.tgid, "a subject with events");
         }
         if let Some((head, tally)) = self.vcpus.tally(key, &self.ledgers.rows) {
-            self.table.read_exits(key, &head, tally);
+            is_new |= self.table.read_exits(key, &head, tally);
             debug!(pid = key.tgid, "a VM");
         }
-        if self.table.knows(key.into()) {
+        if is_new {
             self.watch(key.into());
         }
         Ok(())
     }
 
+    /// Asks who the subjects are that are new, and may not be there for long.
+    fn name_new(&mut self) {
+        for unnamed in self.table.take_unnamed() {
+            let identity = self.resolver.identify(unnamed.id, &unnamed.seen());
+            self.table.name(&identity);
+        }
+    }
+
     fn watch(&mut self, id: SubjectId) {
         let result = if self.watched < self.facts.watched_limit {
-            death::watch(&self.paths, id, &self.deaths)
+            death::watch(&self.facts.paths, id, &self.deaths)
         } else {
             Err(io::Error::other("too few file descriptors"))
         };
@@ -313,7 +330,7 @@ impl Agent {
             return Ok(());
         }
         self.reclaimed_at = self.vcpus.seen();
-        let paths = &self.paths;
+        let paths = &self.facts.paths;
         let has_ended =
             |vcpu: &VcpuKey| !process::has_thread(paths, vcpu.subject().tgid, vcpu.tid());
         for (vcpu, row) in self.vcpus.remove_ended(&self.ledgers.rows, has_ended) {
@@ -324,12 +341,32 @@ impl Agent {
 
     /// A subject has ended: its last counts are read, then its places in the ledgers are freed.
     fn bury(&mut self, id: SubjectId) {
-        if let Some(key) = self.table.living_key(id)
-            && let Err(error) = self.read_last(key)
-        {
+        let key = match self.table.key(id) {
+            Some(key) => Ok(Some(key)),
+            None => self.find_key(id),
+        };
+        let result = key.and_then(|key| key.map_or(Ok(()), |key| self.read_last(key)));
+        if let Err(error) = result {
             warn!(pid = id.pid, %error, "the last counts of an ended subject cannot be read or freed");
         }
+        self.name_new();
         self.table.end(id, Instant::now());
+    }
+
+    /// Looks for a subject that the kernel log or KVM told of in the ledgers, which may have it
+    /// without having said so.
+    fn find_key(&mut self, id: SubjectId) -> Result<Option<SubjectKey>, MapError> {
+        self.find_rows()?;
+        if let Some(key) = self.vcpus.vms().find(|key| SubjectId::from(*key) == id) {
+            return Ok(Some(key));
+        }
+        for item in self.ledgers.traps() {
+            let (key, _) = item?;
+            if SubjectId::from(key) == id {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
     }
 
     fn read_last(&mut self, key: SubjectKey) -> Result<(), MapError> {
@@ -350,7 +387,7 @@ impl Agent {
     /// Counts the last traps of a dead subject's threads, if their return was not seen.
     fn count_unseen(&mut self, key: SubjectKey) -> Result<(), MapError> {
         // Where the pid is another's already, the calls may be its.
-        if !self.follows_calls || process::start_ticks(&self.paths, key.tgid).is_ok() {
+        if !self.follows_calls || process::start_ticks(&self.facts.paths, key.tgid).is_ok() {
             return Ok(());
         }
         let mode = self.monitor.detection().mode;
@@ -398,8 +435,8 @@ impl Agent {
     /// The thread group of a thread that the log names, and whether it is a vCPU. One that is gone
     /// stands for itself.
     fn who(&self, tid: u32) -> (SubjectId, bool) {
-        let found = process::thread_group(&self.paths, tid)
-            .and_then(|pid| Ok((pid, process::start_ticks(&self.paths, pid)?)));
+        let found = process::thread_group(&self.facts.paths, tid)
+            .and_then(|pid| Ok((pid, process::start_ticks(&self.facts.paths, pid)?)));
         let Ok((pid, start_ticks)) = found else {
             let gone = SubjectId {
                 pid: tid,
@@ -408,7 +445,7 @@ impl Agent {
             return (gone, false);
         };
         let id = SubjectId { pid, start_ticks };
-        let is_vcpu = self.table.living_key(id).is_some_and(|key| {
+        let is_vcpu = self.table.key(id).is_some_and(|key| {
             let vcpu = VcpuKey {
                 pid_tgid: u64::from(pid) << 32 | u64::from(tid),
                 start_ns: key.start_ns,
@@ -481,6 +518,7 @@ impl Agent {
         self.look_at_host();
         self.table.expire(Instant::now());
         self.read_all()?;
+        self.name_new();
         Ok(Snapshot {
             schema: SCHEMA,
             taken_at: unix_seconds(boot_ns()),
@@ -488,6 +526,7 @@ impl Agent {
             host_traps: self.table.host_traps(),
             processes: self.table.processes(),
             vms: self.table.vms(),
+            workloads: self.table.workloads(),
             overflow_traps: self.table.overflow(),
             lost: self.table.lost(),
             tracked: self.table.tracked(),

@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, ToSocketAddrs as _},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -82,6 +83,15 @@ pub struct RunOptions {
     )]
     pub limit_vms: u32,
 
+    /// Workloads, that is processes of one name in one unit, with series of their own.
+    #[arg(
+        long = "limit.workloads",
+        value_name = "N",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(0..=1_000_000)
+    )]
+    pub limit_workloads: u32,
+
     /// vCPU threads whose exits are counted at a time. Each takes about 2 KiB of kernel memory.
     #[arg(
         long = "limit.vcpus",
@@ -104,6 +114,18 @@ pub struct RunOptions {
     /// several times. The names are those of `splitlock_probe_attached`.
     #[arg(long = "probe", value_name = "NAME=VIA")]
     pub probes: Vec<Choice>,
+
+    /// Where the host's /proc is mounted, that of the initial pid namespace.
+    #[arg(long = "path.procfs", value_name = "FOLDER", default_value = "/proc")]
+    pub procfs: PathBuf,
+
+    /// Where the host's /sys is mounted.
+    #[arg(long = "path.sysfs", value_name = "FOLDER", default_value = "/sys")]
+    pub sysfs: PathBuf,
+
+    /// Where the host's / is mounted.
+    #[arg(long = "path.rootfs", value_name = "FOLDER", default_value = "/")]
+    pub rootfs: PathBuf,
 
     /// How long the series of an ended process or VM stay, such as `15m`, `90s`, `1h`.
     #[arg(

@@ -32,6 +32,7 @@ use crate::{
         programs::Programs,
     },
     readiness::readable,
+    subjects::paths::Paths,
     table::{Limits, Table},
 };
 
@@ -103,7 +104,8 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
         .await
         .with_context(|| format!("listening on {}", options.listen_address))?;
 
-    let opened = KernelLog::open();
+    let paths = paths(options);
+    let opened = KernelLog::open(&paths.rootfs);
     let log_state = match &opened {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("/dev/kmsg: {error}")),
@@ -130,6 +132,7 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
     let table = Table::new(Limits {
         processes: options.limit_processes as usize,
         vms: options.limit_vms as usize,
+        workloads: options.limit_workloads as usize,
         retention: options.retention,
     });
     let address = server.address().context("the listener's address")?;
@@ -138,7 +141,7 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
     let facts = Facts {
         watched_limit: descriptors
             .map_or(u64::MAX, |limit| limit.saturating_sub(RESERVED_DESCRIPTORS)),
-        ..facts(host, sizes, &probes)
+        ..facts(host, sizes, &probes, paths)
     };
     let agent = pin!(agent::run(sources, table, facts, monitor, questions));
     let server = pin!(server.serve());
@@ -196,7 +199,15 @@ fn monitor(host: &Host, history: Option<&Batch>, probes: &[Probe]) -> Monitor {
     Monitor::new(evidence, host::mitigation(), attached(probes))
 }
 
-fn facts(host: &Host, sizes: Sizes, probes: &[Probe]) -> Facts {
+fn paths(options: &RunOptions) -> Paths {
+    Paths {
+        procfs: options.procfs.clone(),
+        sysfs: options.sysfs.clone(),
+        rootfs: options.rootfs.clone(),
+    }
+}
+
+fn facts(host: &Host, sizes: Sizes, probes: &[Probe], paths: Paths) -> Facts {
     Facts {
         kernel: host.kernel_release.clone(),
         cpu: host.cpu,
@@ -204,6 +215,7 @@ fn facts(host: &Host, sizes: Sizes, probes: &[Probe]) -> Facts {
         exit_rows: sizes.exit_rows as usize,
         watched_limit: u64::MAX,
         probes: probes.to_vec(),
+        paths,
     }
 }
 

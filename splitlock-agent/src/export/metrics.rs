@@ -36,6 +36,8 @@ macro_rules! families {
 families! {
     HOST_TRAPS: COUNTER "splitlock_host_traps_total" ["origin", "trap", "outcome"]
         "Locks that the kernel trapped on this host, by whose code made them, by the mechanism that noticed them and by what the kernel did.";
+    WORKLOAD_TRAPS: COUNTER "splitlock_workload_traps_total" ["comm", "unit", "trap", "outcome"]
+        "Locks trapped in the own code of all processes of one name in one container or systemd unit, over all their lives.";
     PROCESS_TRAPS: COUNTER "splitlock_process_traps_total" ["comm", "pid", "trap", "outcome"]
         "Locks trapped in a process's own code.";
     PROCESS_ALIGNMENT_CHECKS: COUNTER "splitlock_process_alignment_checks_total" ["comm", "pid"]
@@ -44,6 +46,8 @@ families! {
         "Time for which the kernel held a process up for the locks of its own code.";
     PROCESS_LAST_TRAP: GAUGE "splitlock_process_last_trap_timestamp_seconds" ["comm", "pid"]
         "Unix time of the last lock trapped in a process's own code.";
+    PROCESS_INFO: GAUGE "splitlock_process_info" ["comm", "pid", "exe", "cgroup", "unit", "container_id", "pod_uid"]
+        "Whose a process is, always 1.";
     VM_TRAPS: COUNTER "splitlock_vm_traps_total" ["vm", "id", "trap", "outcome"]
         "Locks trapped in a VM's guest code.";
     VM_AC_INJECTED: COUNTER "splitlock_vm_ac_injected_total" ["vm", "id"]
@@ -56,8 +60,10 @@ families! {
         "VM exits by the kernel's name of their reason.";
     VM_USERSPACE_EXITS: COUNTER "splitlock_vm_userspace_exits_total" ["vm", "id", "reason"]
         "Returns from KVM to the VMM by the kernel's name of their reason (KVM_EXIT_*).";
+    VM_INFO: GAUGE "splitlock_vm_info" ["vm", "id", "vmm", "pid", "cgroup", "container_id", "pod_uid"]
+        "Whose a VM is and what runs it, always 1.";
     OVERFLOW_TRAPS: COUNTER "splitlock_overflow_traps_total" ["kind"]
-        "Locks of processes or VMs that have no series of their own, as a limit was reached.";
+        "Locks of processes, workloads or VMs that have no series of their own, as a limit was reached.";
     DETECTION_MODE: GAUGE "splitlock_host_detection_mode" ["mode"]
         "1 for the mode of the kernel's detection, 0 for the others.";
     DETECTION_SOURCE: GAUGE "splitlock_host_detection_source_info" ["source"]
@@ -81,9 +87,9 @@ families! {
     LOST: COUNTER "splitlock_lost_total" ["cause"]
         "What was lost, by cause. Records are details; no count depends on them.";
     TRACKED: GAUGE "splitlock_tracked_subjects" ["kind"]
-        "Processes or VMs that have series of their own.";
+        "Processes, workloads or VMs that have series of their own.";
     TRACKED_LIMIT: GAUGE "splitlock_tracked_subjects_limit" ["kind"]
-        "How many processes or VMs can have series of their own.";
+        "How many processes, workloads or VMs can have series of their own.";
     BUILD_INFO: GAUGE "splitlock_build_info" ["version", "revision", "rustversion"]
         "What this agent was built from, and with which compiler.";
 }

@@ -183,7 +183,10 @@ fn host(page: &mut Page, snapshot: &Snapshot) {
         &rows,
         "none since the agent started",
     );
-    let overflow: u64 = snapshot.overflow_traps.values().sum();
+    let overflow: u64 = ["process", "vm"]
+        .iter()
+        .filter_map(|kind| snapshot.overflow_traps.get(kind))
+        .sum();
     if overflow > 0 {
         page.number(overflow);
         page.raw(" of them are of processes or VMs past the limits, which have no line below.");
@@ -209,6 +212,7 @@ fn vms(page: &mut Page, snapshot: &Snapshot) {
             vec![
                 Cell::Text(&vm.vm),
                 Cell::Text(&vm.id),
+                Cell::Text(vm.vmm.name()),
                 Cell::Text(state(vm.alive)),
                 Cell::Text(traps),
                 Cell::Number(vm.ac_injected),
@@ -221,6 +225,7 @@ fn vms(page: &mut Page, snapshot: &Snapshot) {
         &[
             "vm",
             "id",
+            "VMM",
             "state",
             "locks",
             "#AC injected",
@@ -248,6 +253,7 @@ fn processes(page: &mut Page, snapshot: &Snapshot) {
             vec![
                 Cell::Text(&process.comm),
                 Cell::Number(u64::from(process.subject.pid)),
+                Cell::Text(process.owner.workload_unit()),
                 Cell::Text(state(process.alive)),
                 Cell::Text(traps),
                 Cell::Number(process.alignment_checks),
@@ -255,7 +261,14 @@ fn processes(page: &mut Page, snapshot: &Snapshot) {
         })
         .collect();
     page.table(
-        &["comm", "pid", "state", "locks", "alignment checks"],
+        &[
+            "comm",
+            "pid",
+            "unit or container",
+            "state",
+            "locks",
+            "alignment checks",
+        ],
         &rows,
         "none with a trapped lock or an alignment check",
     );

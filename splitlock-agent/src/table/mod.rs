@@ -2,7 +2,7 @@
 //! as a snapshot's rows. Knows nothing of BPF or HTTP.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     time::{Duration, Instant},
 };
 
@@ -11,14 +11,20 @@ use splitlock_common::{
     ledger::{HostCounters, SubjectKey, TrapEntry},
 };
 
+pub mod naming;
 pub mod place;
+mod rows;
 pub mod snapshot;
 pub mod stories;
 pub mod subject;
+mod vm_ids;
+pub mod workloads;
 
 use place::{Place, Places};
-use snapshot::{Carried, Fullness, ProcessRow, TrapCount, VmRow};
-use subject::Subject;
+use snapshot::Carried;
+use subject::{Membership, Subject};
+use vm_ids::VmIds;
+use workloads::Workloads;
 
 use crate::{
     intake::exit_rows::{ExitTally, RowHead},
@@ -32,16 +38,19 @@ pub struct Limits {
     pub processes: usize,
     /// VMs with series of their own.
     pub vms: usize,
+    /// Workloads.
+    pub workloads: usize,
     /// How long the series of an ended subject stay.
     pub retention: Duration,
 }
 
-/// Indices into the pairs of processes and VMs.
+/// Indices into the sets of processes, VMs and workloads.
 const PROCESS: usize = 0;
 const VM: usize = 1;
+const WORKLOAD: usize = 2;
 
 /// The label values of `kind`.
-const KINDS: [&str; 2] = ["process", "vm"];
+const KINDS: [&str; 3] = ["process", "vm", "workload"];
 
 /// All tallies.
 #[derive(Debug)]
@@ -49,13 +58,17 @@ pub struct Table {
     retention: Duration,
     subjects: HashMap<SubjectId, Subject>,
     places: [Places; 2],
+    workloads: Workloads,
+    vm_ids: VmIds,
+    /// Subjects that are to be named.
+    unnamed: BTreeSet<SubjectId>,
     host: HostCounters,
     /// Events that no ledger has.
     added: [u64; Event::COUNT],
     /// Losses that the agent itself saw.
     lost: [u64; Loss::COUNT],
     /// Locks of overflow subjects that have ended.
-    overflow_ended: [u64; 2],
+    overflow_ended: [u64; KINDS.len()],
 }
 
 impl Table {
@@ -65,10 +78,13 @@ impl Table {
             retention: limits.retention,
             subjects: HashMap::new(),
             places: [Places::new(limits.processes), Places::new(limits.vms)],
+            workloads: Workloads::new(limits.workloads),
+            vm_ids: VmIds::default(),
+            unnamed: BTreeSet::new(),
             host: HostCounters::default(),
             added: [0; Event::COUNT],
             lost: [0; Loss::COUNT],
-            overflow_ended: [0; 2],
+            overflow_ended: [0; KINDS.len()],
         }
     }
 
@@ -101,18 +117,34 @@ impl Table {
         make: impl FnOnce() -> Subject,
         read: impl FnOnce(&mut Subject),
     ) -> bool {
-        let (subject, mut is_new) = match self.subjects.entry(key.into()) {
+        let (subject, is_new) = match self.subjects.entry(key.into()) {
             Entry::Occupied(occupied) => (occupied.into_mut(), false),
             Entry::Vacant(vacant) => (vacant.insert(make()), true),
         };
-        if subject.key.is_none() {
-            // The kernel log told of it first.
-            subject.key = Some(key);
-            is_new = subject.ended.is_none();
-        }
+        // The kernel log, or KVM, may have told of it first. If it has ended meanwhile, its place in
+        // the ledger is still to be freed: it is as good as new.
+        let is_news = subject.key.replace(key).is_none() && subject.ended.is_some();
         read(subject);
-        self.place(key.into());
+        self.changed(key.into());
+        is_new || is_news
+    }
+
+    /// Takes in a process that was seen to have a VM. True if the subject is new.
+    pub fn meet_vm(&mut self, id: SubjectId, comm: &[u8]) -> bool {
+        let is_new = !self.subjects.contains_key(&id);
+        self.subjects
+            .entry(id)
+            .or_insert_with(|| Subject::outside_ledgers(id, comm))
+            .has_vm = true;
+        self.changed(id);
         is_new
+    }
+
+    /// Draws the consequences of what was counted for a subject.
+    fn changed(&mut self, id: SubjectId) {
+        self.place(id);
+        self.note_unnamed(id);
+        self.settle(id);
     }
 
     /// Counts an event that no ledger has: one that the kernel log told, or a call whose return was
@@ -121,10 +153,10 @@ impl Table {
         self.added[event.index()] += 1;
         let (subject, is_new) = match self.subjects.entry(id) {
             Entry::Occupied(occupied) => (occupied.into_mut(), false),
-            Entry::Vacant(vacant) => (vacant.insert(Subject::from_log(id, comm)), true),
+            Entry::Vacant(vacant) => (vacant.insert(Subject::outside_ledgers(id, comm)), true),
         };
         subject.add_event(event, boot_ns);
-        self.place(id);
+        self.changed(id);
         is_new
     }
 
@@ -167,10 +199,9 @@ impl Table {
         }
     }
 
-    /// A subject's identity in the ledgers, if it is known and still alive.
-    pub fn living_key(&self, id: SubjectId) -> Option<SubjectKey> {
-        let subject = self.subjects.get(&id)?;
-        subject.key.filter(|_| subject.ended.is_none())
+    /// A subject's identity in the ledgers, if they have told of it.
+    pub fn key(&self, id: SubjectId) -> Option<SubjectKey> {
+        self.subjects.get(&id)?.key
     }
 
     /// Whether a subject is known.
@@ -178,13 +209,15 @@ impl Table {
         self.subjects.contains_key(&id)
     }
 
-    /// A subject has ended and its last reading was taken. One without series is let go at once.
+    /// A subject has ended and its last reading was taken. One without series, or with nothing to
+    /// show in them, is let go at once.
     pub fn end(&mut self, id: SubjectId, now: Instant) {
         let Some(subject) = self.subjects.get_mut(&id) else {
             return;
         };
         subject.ended.get_or_insert(now);
-        if !subject.has_series()
+        let is_empty = !subject.has_counts(false) && !subject.has_counts(true);
+        if (is_empty || !subject.has_series())
             && let Some(subject) = self.subjects.remove(&id)
         {
             self.let_go(&subject);
@@ -211,23 +244,16 @@ impl Table {
         if over.is_empty() {
             return;
         }
-        let mut carried: HashMap<(u32, &str), Carried> = HashMap::new();
+        let mut heirs = Heirs::default();
         for subject in &over {
             self.let_go(subject);
-            if subject.process == Place::Held {
-                carried
-                    .entry((subject.id.pid, &subject.comm))
-                    .or_default()
-                    .add(&subject.carry());
-            }
+            heirs.leave(subject);
         }
         for subject in self.subjects.values_mut() {
-            if subject.process == Place::Held
-                && let Some(carried) = carried.remove(&(subject.id.pid, subject.comm.as_str()))
-            {
-                subject.carried.add(&carried);
-            }
+            heirs.inherit(subject);
         }
+        // What a crowd took goes back when it has gone.
+        self.subjects.shrink_to(self.subjects.len() * 4);
     }
 
     fn let_go(&mut self, subject: &Subject) {
@@ -237,86 +263,57 @@ impl Table {
                 self.overflow_ended[kind] += subject.locks(kind == VM);
             }
         }
-    }
-
-    /// Totals of the host, all kinds of locks.
-    pub fn host_traps(&self) -> Vec<TrapCount> {
-        Event::ALL
-            .iter()
-            .filter_map(|event| Some(TrapCount::new(event.lock()?, self.host_count(*event))))
-            .collect()
-    }
-
-    /// How often an event happened on the host.
-    pub fn host_count(&self, event: Event) -> u64 {
-        self.host.events[event.index()] + self.added[event.index()]
-    }
-
-    /// The processes with series.
-    pub fn processes(&self) -> Vec<ProcessRow> {
-        let mut rows: Vec<ProcessRow> = self
-            .subjects
-            .values()
-            .filter(|subject| subject.process == Place::Held)
-            .map(Subject::process_row)
-            .collect();
-        rows.sort_by_key(|row| row.subject);
-        rows
-    }
-
-    /// The VMs with series.
-    pub fn vms(&self) -> Vec<VmRow> {
-        let mut rows: Vec<VmRow> = self
-            .subjects
-            .values()
-            .filter(|subject| subject.vm == Place::Held)
-            .map(Subject::vm_row)
-            .collect();
-        rows.sort_by_key(|row| row.subject);
-        rows
-    }
-
-    /// Locks of subjects without series, by kind of subject: past a limit here, or without a
-    /// place in the kernel's ledger.
-    pub fn overflow(&self) -> BTreeMap<&'static str, u64> {
-        let mut sums = self.overflow_ended;
-        for subject in self.subjects.values() {
-            for (kind, place) in [(PROCESS, subject.process), (VM, subject.vm)] {
-                if place == Place::Overflow {
-                    sums[kind] += subject.locks(kind == VM);
-                }
-            }
+        match &subject.workload {
+            Membership::None => {}
+            Membership::Member(key) => self.workloads.leave(key),
+            Membership::Overflow => self.overflow_ended[WORKLOAD] += subject.locks(false),
         }
-        for event in Event::ALL.iter().filter(|event| event.is_lock()) {
-            sums[usize::from(event.is_guest())] += self.host.unattributed[event.index()];
+        if let Some(labels) = &subject.labels {
+            self.vm_ids.forget(subject.id, &labels.id);
         }
-        KINDS.into_iter().zip(sums).collect()
+        self.unnamed.remove(&subject.id);
+    }
+}
+
+/// What ended subjects leave to those that go on with their series, by the series' labels.
+#[derive(Default)]
+struct Heirs {
+    processes: HashMap<(u32, String), Carried>,
+    vms: HashMap<(String, String), Carried>,
+}
+
+impl Heirs {
+    fn leave(&mut self, subject: &Subject) {
+        if subject.process == Place::Held {
+            let labels = (subject.id.pid, subject.comm.clone());
+            let sum = self.processes.entry(labels).or_default();
+            sum.add(&subject.carry(false));
+        }
+        if subject.vm == Place::Held
+            && let Some(labels) = &subject.labels
+        {
+            let labels = (labels.name.clone(), labels.id.clone());
+            self.vms
+                .entry(labels)
+                .or_default()
+                .add(&subject.carry(true));
+        }
     }
 
-    /// Losses by cause.
-    pub fn lost(&self) -> BTreeMap<&'static str, u64> {
-        Loss::ALL
-            .iter()
-            .map(|loss| {
-                let index = *loss as usize;
-                (loss.name(), self.host.lost[index] + self.lost[index])
-            })
-            .collect()
-    }
-
-    /// How many subjects are tracked, by kind.
-    pub fn tracked(&self) -> BTreeMap<&'static str, Fullness> {
-        KINDS
-            .into_iter()
-            .zip(self.places)
-            .map(|(kind, places)| {
-                let fullness = Fullness {
-                    used: places.used() as u64,
-                    limit: places.limit() as u64,
-                };
-                (kind, fullness)
-            })
-            .collect()
+    fn inherit(&mut self, subject: &mut Subject) {
+        if subject.process == Place::Held
+            && let Some(carried) = self
+                .processes
+                .remove(&(subject.id.pid, subject.comm.clone()))
+        {
+            subject.carried[PROCESS].add(&carried);
+        }
+        if subject.vm == Place::Held
+            && let Some(labels) = &subject.labels
+            && let Some(carried) = self.vms.remove(&(labels.name.clone(), labels.id.clone()))
+        {
+            subject.carried[VM].add(&carried);
+        }
     }
 }
 

@@ -26,6 +26,11 @@ impl Places {
         Self { used: 0, limit }
     }
 
+    /// A set that somebody else keeps.
+    pub const fn with_used(used: usize, limit: usize) -> Self {
+        Self { used, limit }
+    }
+
     /// Whether no place is free.
     pub const fn is_full(&self) -> bool {
         self.used >= self.limit

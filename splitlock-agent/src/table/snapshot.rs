@@ -2,12 +2,16 @@
 //!
 //! Its serialised form is the body of `/api/v1/snapshot`. Times are Unix seconds.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 use splitlock_common::{Event, Lock};
 
-use crate::subjects::SubjectId;
+use crate::subjects::{
+    SubjectId,
+    identity::Identity,
+    vmm::{Evidence, Vmm},
+};
 
 /// Version of the serialised form; it rises when a field changes its meaning or goes.
 pub const SCHEMA: u32 = 1;
@@ -35,26 +39,113 @@ impl TrapCount {
             count,
         }
     }
+
+    /// Those of guests, or of own code, that happened.
+    pub fn of_side(guest: bool, count: impl Fn(Event) -> u64) -> Vec<Self> {
+        Event::ALL
+            .iter()
+            .filter(|event| event.is_guest() == guest)
+            .filter_map(|event| Some((event.lock()?, count(*event))))
+            .filter(|(_, count)| *count > 0)
+            .map(|(lock, count)| Self::new(lock, count))
+            .collect()
+    }
 }
 
-/// Counts that a process's series go on from.
+/// Counts by name of the reason.
+pub type ByReason = BTreeMap<&'static str, u64>;
+
+/// Counts that series go on from: those of subjects that had the same labels before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
     /// By event.
     pub events: [u64; Event::COUNT],
     /// Nanoseconds.
     pub delay_ns: u64,
+    /// VM exits.
+    pub exits: ByReason,
+    /// Returns to the VMM.
+    pub userspace_exits: ByReason,
 }
 
 impl Carried {
     /// Takes over another's as well.
     pub fn add(&mut self, other: &Self) {
-        let Self { events, delay_ns } = other;
+        let Self {
+            events,
+            delay_ns,
+            exits,
+            userspace_exits,
+        } = other;
         for (sum, count) in self.events.iter_mut().zip(events) {
             *sum += count;
         }
         self.delay_ns += delay_ns;
+        add_reasons(&mut self.exits, exits);
+        add_reasons(&mut self.userspace_exits, userspace_exits);
     }
+}
+
+/// Adds counts by reason to others.
+pub fn add_reasons(sums: &mut ByReason, counts: &ByReason) {
+    for (reason, count) in counts {
+        *sums.entry(reason).or_default() += count;
+    }
+}
+
+/// Whose a process is, as labels have it. What is not known is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Owner {
+    /// The file it runs.
+    pub exe: String,
+    /// The first 256 bytes of its arguments.
+    pub command_line: String,
+    /// Path of its cgroup.
+    pub cgroup: String,
+    /// systemd unit.
+    pub unit: String,
+    /// `containerd://…`
+    pub container_id: String,
+    /// The pod's uid.
+    pub pod_uid: String,
+}
+
+impl Owner {
+    /// The container's id, else the systemd unit, else nothing.
+    pub fn workload_unit(&self) -> &str {
+        if self.container_id.is_empty() {
+            &self.unit
+        } else {
+            &self.container_id
+        }
+    }
+}
+
+impl From<&Identity> for Owner {
+    fn from(identity: &Identity) -> Self {
+        let cgroup = identity.cgroup.clone().unwrap_or_default();
+        Self {
+            exe: identity.exe.clone().unwrap_or_default(),
+            command_line: identity.command_line.clone().unwrap_or_default(),
+            cgroup: cgroup.cgroup,
+            unit: cgroup.unit.unwrap_or_default(),
+            container_id: cgroup
+                .container
+                .map_or_else(String::new, |container| container.label()),
+            pod_uid: cgroup.pod_uid.unwrap_or_default(),
+        }
+    }
+}
+
+/// All processes of one comm in one unit.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkloadRow {
+    /// The group leader's comm.
+    pub comm: String,
+    /// The container's id, else the systemd unit, else empty.
+    pub unit: String,
+    /// Trapped locks of their own code.
+    pub traps: Vec<TrapCount>,
 }
 
 /// One process with events of its own code.
@@ -65,6 +156,11 @@ pub struct ProcessRow {
     pub subject: SubjectId,
     /// The group leader's comm at the first event.
     pub comm: String,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub owner: Arc<Owner>,
+    /// Unix time of its start.
+    pub started_at: f64,
     /// Whether it still runs.
     pub alive: bool,
     /// Its trapped locks; kinds that never happened are left out.
@@ -91,9 +187,18 @@ pub struct VmRow {
     pub vm: String,
     /// Its unique id.
     pub id: String,
+    /// What runs it.
+    pub vmm: Vmm,
+    /// Where its name is from.
+    pub named_by: Evidence,
+    /// Whose its VMM is.
+    #[serde(flatten)]
+    pub owner: Arc<Owner>,
+    /// Unix time of its VMM's start.
+    pub started_at: f64,
     /// Whether its VMM still runs.
     pub alive: bool,
-    /// vCPU threads seen.
+    /// vCPU threads seen, also those that have ended.
     pub vcpus: u32,
     /// Its trapped locks; kinds that never happened are left out.
     pub traps: Vec<TrapCount>,
@@ -104,9 +209,13 @@ pub struct VmRow {
     /// When its last lock was trapped.
     pub last_trap: Option<f64>,
     /// VM exits by reason.
-    pub exits: BTreeMap<&'static str, u64>,
+    pub exits: ByReason,
     /// Returns to the VMM by reason.
-    pub userspace_exits: BTreeMap<&'static str, u64>,
+    pub userspace_exits: ByReason,
+    /// What earlier VMs of the same name and id left behind: they share their series with this one,
+    /// and a counter must not go back.
+    #[serde(skip)]
+    pub carried: Carried,
 }
 
 /// How full a bounded set is.
@@ -190,6 +299,8 @@ pub struct Snapshot {
     pub processes: Vec<ProcessRow>,
     /// VMs.
     pub vms: Vec<VmRow>,
+    /// Workloads.
+    pub workloads: Vec<WorkloadRow>,
     /// Trapped locks of subjects past a limit, by kind of subject.
     pub overflow_traps: BTreeMap<&'static str, u64>,
     /// Losses by cause.

@@ -1,6 +1,6 @@
 //! What is known of one subject: its counts as a process and as a VM.
 
-use std::time::Instant;
+use std::{mem, sync::Arc, time::Instant};
 
 use splitlock_common::{
     Event,
@@ -10,12 +10,17 @@ use splitlock_common::{
 
 use super::{
     place::Place,
-    snapshot::{Carried, ProcessRow, TrapCount, VmRow},
+    snapshot::{ByReason, Carried, Owner, ProcessRow, TrapCount, VmRow},
+    workloads::WorkloadKey,
 };
 use crate::{
-    host::clock::unix_seconds,
+    host::clock::{TICK_NS, unix_seconds},
     intake::exit_rows::{ExitTally, RowHead},
-    subjects::{SubjectId, names::printable},
+    subjects::{
+        SubjectId,
+        names::printable,
+        vmm::{Evidence, Vmm},
+    },
 };
 
 /// Index of a process's own values in the pairs of the trap ledger.
@@ -30,7 +35,9 @@ pub struct Subject {
     pub id: SubjectId,
     /// The group leader's comm when it was first heard of; it stays.
     pub comm: String,
-    /// Its identity in the ledgers; `None` for one that only the kernel log told of.
+    /// Id of its cgroup in the v2 hierarchy when it was first heard of; 0 where nobody told it.
+    pub cgroup_id: u64,
+    /// Its identity in the ledgers; `None` for one that no ledger told of.
     pub key: Option<SubjectKey>,
     /// When it ended.
     pub ended: Option<Instant>,
@@ -38,10 +45,20 @@ pub struct Subject {
     pub process: Place,
     /// Its place among the VMs.
     pub vm: Place,
-    /// What it took over from earlier processes of its pid and comm.
-    pub carried: Carried,
+    /// Where its locks count as a workload's.
+    pub workload: Membership,
+    /// Whose it is, once asked: as a process.
+    pub owner: Option<Arc<Owner>>,
+    /// What it is called as a VM, once asked.
+    pub labels: Option<VmLabels>,
+    /// What it took over from earlier subjects with its labels: as a process, as a VM.
+    pub carried: [Carried; 2],
+    /// Whether it was seen to have a VM, be it one that has not run yet.
+    pub has_vm: bool,
     ledger: [u64; Event::COUNT],
     added: [u64; Event::COUNT],
+    /// What its workload has been told of.
+    settled: [u64; Event::COUNT],
     delay_ns: [u64; 2],
     last_ns: [u64; 2],
     exits: Option<ExitTally>,
@@ -49,18 +66,51 @@ pub struct Subject {
     had_locks: [bool; 2],
 }
 
+/// Where a subject's own locks count as a workload's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Membership {
+    /// It has no locks, or nobody has said whose it is.
+    #[default]
+    None,
+    /// In this one.
+    Member(WorkloadKey),
+    /// In the overflow, as there was no place for its workload.
+    Overflow,
+}
+
+/// What a VM is called.
+#[derive(Clone, Debug)]
+pub struct VmLabels {
+    /// Its name.
+    pub name: String,
+    /// Its unique id.
+    pub id: String,
+    /// What runs it.
+    pub vmm: Vmm,
+    /// Where its name is from.
+    pub named_by: Evidence,
+    /// Whose its VMM is.
+    pub owner: Arc<Owner>,
+}
+
 impl Subject {
-    fn new(id: SubjectId, comm: &[u8], key: Option<SubjectKey>) -> Self {
+    fn new(id: SubjectId, comm: &[u8], cgroup_id: u64, key: Option<SubjectKey>) -> Self {
         Self {
             id,
             comm: printable(comm),
+            cgroup_id,
             key,
             ended: None,
             process: Place::None,
             vm: Place::None,
-            carried: Carried::default(),
+            workload: Membership::None,
+            owner: None,
+            labels: None,
+            carried: Default::default(),
+            has_vm: false,
             ledger: [0; Event::COUNT],
             added: [0; Event::COUNT],
+            settled: [0; Event::COUNT],
             delay_ns: [0; 2],
             last_ns: [0; 2],
             exits: None,
@@ -70,17 +120,19 @@ impl Subject {
 
     /// One that the trap ledger told of.
     pub fn from_trap(key: SubjectKey, entry: &TrapEntry) -> Self {
-        Self::new(key.into(), comm_bytes(&entry.comm), Some(key))
+        let comm = comm_bytes(&entry.comm);
+        Self::new(key.into(), comm, entry.cgroup_id, Some(key))
     }
 
     /// One that the exit ledger told of.
     pub fn from_row(key: SubjectKey, head: &RowHead) -> Self {
-        Self::new(key.into(), comm_bytes(&head.comm), Some(key))
+        let comm = comm_bytes(&head.comm);
+        Self::new(key.into(), comm, head.cgroup_id, Some(key))
     }
 
-    /// One that the kernel log told of.
-    pub fn from_log(id: SubjectId, comm: &[u8]) -> Self {
-        Self::new(id, comm, None)
+    /// One that no ledger told of, but the kernel log or KVM.
+    pub fn outside_ledgers(id: SubjectId, comm: &[u8]) -> Self {
+        Self::new(id, comm, 0, None)
     }
 
     /// Takes over a reading of its trap ledger entry.
@@ -112,13 +164,28 @@ impl Subject {
         self.ledger[event.index()] + self.added[event.index()]
     }
 
-    /// Whether it has done anything to be shown as a process, or as a VM.
-    pub fn belongs(&self, guest: bool) -> bool {
+    /// Whether anything was counted for it, as a process or as a VM.
+    pub fn has_counts(&self, guest: bool) -> bool {
         (guest && self.exits.is_some())
             || self.delay_ns[usize::from(guest)] > 0
             || Event::ALL
                 .iter()
                 .any(|event| event.is_guest() == guest && self.count(*event) > 0)
+    }
+
+    /// Whether it is one to be shown as a process, or as a VM.
+    pub fn belongs(&self, guest: bool) -> bool {
+        (guest && self.has_vm) || self.has_counts(guest)
+    }
+
+    /// Whether nobody has said yet what it is called as a process, or as a VM, that it is.
+    pub fn is_unnamed(&self, guest: bool) -> bool {
+        let unnamed = if guest {
+            self.labels.is_none()
+        } else {
+            self.owner.is_none()
+        };
+        unnamed && self.belongs(guest)
     }
 
     /// Its place among the processes, or among the VMs.
@@ -139,7 +206,7 @@ impl Subject {
     /// its first locks only now.
     pub fn wants_place(&mut self, guest: bool) -> bool {
         let has_locks = self.locks(guest) > 0;
-        let had_locks = std::mem::replace(&mut self.had_locks[usize::from(guest)], has_locks);
+        let had_locks = mem::replace(&mut self.had_locks[usize::from(guest)], has_locks);
         match self.place(guest) {
             Place::None => self.belongs(guest),
             Place::Overflow => has_locks && !had_locks,
@@ -161,32 +228,42 @@ impl Subject {
             .sum()
     }
 
-    fn traps(&self, guest: bool) -> Vec<TrapCount> {
-        Event::ALL
-            .iter()
-            .filter(|event| event.is_guest() == guest)
-            .filter_map(|event| Some((event.lock()?, self.count(*event))))
-            .filter(|(_, count)| *count > 0)
-            .map(|(lock, count)| TrapCount::new(lock, count))
-            .collect()
+    /// The locks of its own code that its workload has not been told of.
+    pub fn settle(&mut self) -> [u64; Event::COUNT] {
+        let mut news = [0; Event::COUNT];
+        for event in Event::ALL {
+            if event.is_lock() && !event.is_guest() {
+                let count = self.count(event);
+                news[event.index()] = count - self.settled[event.index()];
+                self.settled[event.index()] = count;
+            }
+        }
+        news
     }
 
     fn last_trap(&self, side: usize) -> Option<f64> {
         (self.last_ns[side] > 0).then(|| unix_seconds(self.last_ns[side]))
     }
 
-    /// What a later process of its pid and comm goes on from.
-    pub fn carry(&self) -> Carried {
-        let mut carried = self.carried.clone();
+    fn started_at(&self) -> f64 {
+        unix_seconds(self.id.start_ticks * TICK_NS)
+    }
+
+    /// What a later subject with its labels goes on from: as a process, or as a VM.
+    pub fn carry(&self, guest: bool) -> Carried {
+        let side = usize::from(guest);
         let mut own = Carried {
-            events: [0; Event::COUNT],
-            delay_ns: self.delay_ns[OWN],
+            delay_ns: self.delay_ns[side],
+            ..Carried::default()
         };
-        for event in Event::ALL.iter().filter(|event| !event.is_guest()) {
+        for event in Event::ALL.iter().filter(|event| event.is_guest() == guest) {
             own.events[event.index()] = self.count(*event);
         }
-        carried.add(&own);
-        carried
+        if guest {
+            (own.exits, own.userspace_exits) = self.exits_by_reason();
+        }
+        own.add(&self.carried[side]);
+        own
     }
 
     /// It as a process.
@@ -194,39 +271,60 @@ impl Subject {
         ProcessRow {
             subject: self.id,
             comm: self.comm.clone(),
+            owner: self.owner.clone().unwrap_or_default(),
+            started_at: self.started_at(),
             alive: self.ended.is_none(),
-            traps: self.traps(false),
+            traps: TrapCount::of_side(false, |event| self.count(event)),
             alignment_checks: self.count(Event::AlignmentCheck),
             delay_ns: self.delay_ns[OWN],
             last_trap: self.last_trap(OWN),
-            carried: self.carried.clone(),
+            carried: self.carried[OWN].clone(),
         }
     }
 
     /// It as a VM.
     pub fn vm_row(&self) -> VmRow {
-        let mut row = VmRow {
-            subject: self.id,
-            vm: self.comm.clone(),
+        let labels = self.labels.clone().unwrap_or_else(|| VmLabels {
+            name: self.comm.clone(),
             id: self.id.label(),
+            vmm: Vmm::Other,
+            named_by: Evidence::Comm,
+            owner: Arc::default(),
+        });
+        let (exits, userspace_exits) = self.exits_by_reason();
+        VmRow {
+            subject: self.id,
+            vm: labels.name,
+            id: labels.id,
+            vmm: labels.vmm,
+            named_by: labels.named_by,
+            owner: labels.owner,
+            started_at: self.started_at(),
             alive: self.ended.is_none(),
-            vcpus: 0,
-            traps: self.traps(true),
+            vcpus: self.exits.as_ref().map_or(0, |tally| tally.vcpus),
+            traps: TrapCount::of_side(true, |event| self.count(event)),
             ac_injected: self.count(Event::AcInjected),
             delay_ns: self.delay_ns[GUEST],
             last_trap: self.last_trap(GUEST),
-            exits: Default::default(),
-            userspace_exits: Default::default(),
+            exits,
+            userspace_exits,
+            carried: self.carried[GUEST].clone(),
+        }
+    }
+
+    /// VM exits and returns to the VMM, those that happened.
+    fn exits_by_reason(&self) -> (ByReason, ByReason) {
+        let Some(tally) = &self.exits else {
+            return Default::default();
         };
-        let Some(tally) = &self.exits else { return row };
-        row.vcpus = tally.vcpus;
         let happened = |item: &(&str, u64)| item.1 > 0;
-        row.exits = exits_by_name(tally.isa, &tally.exits)
-            .filter(happened)
-            .collect();
-        row.userspace_exits = userspace_exits_by_name(&tally.userspace)
-            .filter(happened)
-            .collect();
-        row
+        (
+            exits_by_name(tally.isa, &tally.exits)
+                .filter(happened)
+                .collect(),
+            userspace_exits_by_name(&tally.userspace)
+                .filter(happened)
+                .collect(),
+        )
     }
 }

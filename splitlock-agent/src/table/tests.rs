@@ -1,8 +1,18 @@
 //! The table's promises: every count once, no counter back, bounds held.
 
+use std::collections::BTreeMap;
+
 use splitlock_common::ledger::EVENT_SLOTS;
 
-use super::*;
+use super::{
+    snapshot::{Fullness, TrapCount},
+    *,
+};
+use crate::subjects::{
+    cgroup::CgroupIdentity,
+    identity::Identity,
+    vmm::{Evidence, VmNaming, Vmm},
+};
 
 const RETENTION: Duration = Duration::from_secs(900);
 
@@ -10,6 +20,7 @@ fn table(processes: usize, vms: usize) -> Table {
     Table::new(Limits {
         processes,
         vms,
+        workloads: 10,
         retention: RETENTION,
     })
 }
@@ -192,7 +203,7 @@ fn what_the_kernel_could_not_place_is_overflow_too() {
     table.add_lost(Loss::KernelLogOverrun, 2);
     assert_eq!(
         table.overflow(),
-        BTreeMap::from([("process", 4), ("vm", 5)])
+        BTreeMap::from([("process", 4), ("vm", 5), ("workload", 4)])
     );
     assert_eq!(table.lost()["trap_ledger_full"], 15);
     assert_eq!(table.lost()["kernel_log_overrun"], 2);
@@ -205,9 +216,7 @@ fn an_ended_subject_stays_for_the_retention_time_and_then_goes_whole() {
     let mut table = table(2, 2);
     let now = Instant::now();
     table.read_trap(key(1), &entry("p", &[(FATAL, 1), (Event::AcInjected, 1)]));
-    assert_eq!(table.living_key(key(1).into()), Some(key(1)));
     table.end(key(1).into(), now);
-    assert_eq!(table.living_key(key(1).into()), None);
     table.expire(now + RETENTION - Duration::from_secs(1));
     assert!(!table.processes()[0].alive);
     assert!(!table.vms()[0].alive);
@@ -254,8 +263,9 @@ fn the_kernel_log_and_the_ledger_tell_of_one_subject() {
     let warned = Event::UserSplitLockWarned;
     assert!(table.count_event(key(1).into(), b"p", warned, 7));
     assert!(!table.count_event(key(1).into(), b"p", warned, 8));
-    // The ledger's key is news: its death must be followed by freeing the entry.
-    assert!(table.read_trap(key(1), &entry("p", &[(Event::AlignmentCheck, 4)])));
+    assert_eq!(table.key(key(1).into()), None);
+    assert!(!table.read_trap(key(1), &entry("p", &[(Event::AlignmentCheck, 4)])));
+    assert_eq!(table.key(key(1).into()), Some(key(1)));
     let processes = table.processes();
     assert_eq!(processes.len(), 1);
     assert_eq!(
@@ -264,6 +274,185 @@ fn the_kernel_log_and_the_ledger_tell_of_one_subject() {
     );
     assert_eq!(processes[0].alignment_checks, 4);
     assert_eq!(table.host_traps()[warned.index()].count, 2);
+}
+
+#[test]
+fn a_place_in_the_ledger_found_after_the_end_is_news() {
+    let mut table = table(3, 3);
+    table.count_event(key(1).into(), b"p", Event::UserSplitLockWarned, 7);
+    table.end(key(1).into(), Instant::now());
+    let late = entry("p", &[(Event::AlignmentCheck, 4)]);
+    assert!(table.read_trap(key(1), &late), "it must be freed");
+    assert!(!table.read_trap(key(1), &late));
+}
+
+fn identity(tgid: u32, name: &str, uuid: Option<&str>) -> Identity {
+    Identity {
+        subject: key(tgid).into(),
+        comm: "vmm".to_owned(),
+        exe: Some("/usr/bin/vmm".to_owned()),
+        command_line: None,
+        cgroup: Some(CgroupIdentity {
+            cgroup: "/system.slice/vmm.service".to_owned(),
+            unit: Some("vmm.service".to_owned()),
+            ..CgroupIdentity::default()
+        }),
+        vm: VmNaming {
+            name: name.to_owned(),
+            uuid: uuid.map(str::to_owned),
+            vmm: Vmm::Qemu,
+            evidence: Evidence::CommandLine,
+        },
+        missing: vec![],
+    }
+}
+
+const UUID: &str = "12345678-9abc-def0-1234-56789abcdef0";
+
+fn tally(cpuid: u64) -> ExitTally {
+    let mut tally = ExitTally {
+        isa: 2,
+        ..ExitTally::default()
+    };
+    tally.exits[0x72] = cpuid;
+    tally
+}
+
+#[test]
+fn everyone_is_named_once_as_a_process_and_once_as_a_vm() {
+    let mut table = table(10, 10);
+    let unnamed = |table: &mut Table| -> Vec<u32> {
+        table.take_unnamed().iter().map(|who| who.id.pid).collect()
+    };
+    table.read_trap(key(1), &entry("p", &[(FATAL, 1)]));
+    table.read_trap(key(1), &entry("p", &[(FATAL, 2)]));
+    assert_eq!(unnamed(&mut table), [1]);
+    table.name(&identity(1, "web", Some(UUID)));
+    table.read_trap(key(1), &entry("p", &[(FATAL, 3)]));
+    assert!(unnamed(&mut table).is_empty());
+    assert_eq!(table.processes()[0].owner.unit, "vmm.service");
+    // It becomes a VM, perhaps after an execve: its name is asked for then.
+    table.read_exits(key(1), &head(), tally(5));
+    assert_eq!(unnamed(&mut table), [1]);
+    table.name(&identity(1, "web", Some(UUID)));
+    let vms = table.vms();
+    assert_eq!((vms[0].vm.as_str(), vms[0].id.as_str()), ("web", UUID));
+    table.read_exits(key(1), &head(), tally(6));
+    assert!(unnamed(&mut table).is_empty());
+}
+
+#[test]
+fn a_vm_that_comes_back_with_its_uuid_goes_on_in_its_series() {
+    let mut table = table(10, 10);
+    let now = Instant::now();
+    let sum = |table: &Table| -> u64 {
+        let of = |exits: &BTreeMap<&str, u64>| exits.get("cpuid").copied().unwrap_or(0);
+        let rows = table.vms();
+        assert!(rows.iter().all(|row| row.id == UUID), "{rows:?}");
+        rows.iter()
+            .map(|row| of(&row.exits) + of(&row.carried.exits))
+            .sum()
+    };
+    for (tgid, total) in [(1, 7), (2, 14), (3, 21)] {
+        table.read_exits(key(tgid), &head(), tally(7));
+        table.name(&identity(tgid, "web", Some(UUID)));
+        assert_eq!(sum(&table), total);
+        table.end(key(tgid).into(), now);
+    }
+    table.read_exits(key(4), &head(), tally(7));
+    table.name(&identity(4, "web", Some(UUID)));
+    table.expire(now + RETENTION);
+    assert_eq!(table.vms().len(), 1);
+    assert_eq!(sum(&table), 28);
+    // Another one that claims it at the same time does not get it.
+    table.read_exits(key(5), &head(), tally(1));
+    table.name(&identity(5, "web", Some(UUID)));
+    assert_eq!(table.vms()[1].id, "5-5");
+}
+
+#[test]
+fn an_id_has_one_name_at_a_time() {
+    let mut table = table(10, 10);
+    table.read_exits(key(1), &head(), tally(7));
+    table.name(&identity(1, "old", Some(UUID)));
+    table.end(key(1).into(), Instant::now());
+    table.read_exits(key(2), &head(), tally(8));
+    table.name(&identity(2, "new", Some(UUID)));
+    let names: Vec<String> = table.vms().into_iter().map(|row| row.vm).collect();
+    assert_eq!(names, ["new"]);
+    assert_eq!(table.tracked()["vm"].used, 1);
+}
+
+#[test]
+fn a_vm_that_never_ran_is_shown_while_it_lives() {
+    let mut table = table(10, 10);
+    assert!(table.meet_vm(key(1).into(), b"qemu"));
+    assert!(!table.meet_vm(key(1).into(), b"qemu"));
+    assert_eq!(table.take_unnamed().len(), 1);
+    table.name(&identity(1, "web", Some(UUID)));
+    assert_eq!(table.vms()[0].vm, "web");
+    table.end(key(1).into(), Instant::now());
+    assert!(table.vms().is_empty());
+    assert_eq!(table.tracked()["vm"].used, 0);
+    // Its UUID is free again.
+    table.meet_vm(key(2).into(), b"qemu");
+    table.name(&identity(2, "web", Some(UUID)));
+    assert_eq!(table.vms()[0].id, UUID);
+}
+
+#[test]
+fn a_workload_is_told_every_lock_once() {
+    let mut table = table(2, 2);
+    let sum = |table: &Table| -> u64 {
+        let rows = table.workloads();
+        assert!(rows.len() <= 1, "{rows:?}");
+        rows.iter()
+            .flat_map(|row| &row.traps)
+            .map(|trap| trap.count)
+            .sum()
+    };
+    let check = Event::AlignmentCheck;
+    table.read_trap(key(1), &entry("p", &[(check, 9)]));
+    table.name(&identity(1, "", None));
+    assert_eq!(sum(&table), 0);
+    assert!(table.workloads().is_empty(), "it has no locks");
+    table.read_trap(key(1), &entry("p", &[(check, 9), (FATAL, 5)]));
+    table.read_trap(key(1), &entry("p", &[(check, 9), (FATAL, 7)]));
+    table.count_event(key(1).into(), b"p", Event::UserSplitLockWarned, 1);
+    assert_eq!(sum(&table), 8);
+    // Also of processes that have no series of their own, and of those that have gone.
+    let now = Instant::now();
+    for tgid in 2..=5 {
+        table.read_trap(key(tgid), &entry("p", &[(FATAL, 10)]));
+        table.name(&identity(tgid, "", None));
+        table.end(key(tgid).into(), now);
+    }
+    table.expire(now + RETENTION);
+    assert_eq!(sum(&table), 48);
+    assert_eq!(table.overflow()["process"], 30);
+    assert_eq!(table.overflow()["workload"], 0);
+}
+
+#[test]
+fn locks_of_workloads_past_the_limit_are_in_the_overflow() {
+    let mut table = Table::new(Limits {
+        processes: 10,
+        vms: 10,
+        workloads: 1,
+        retention: RETENTION,
+    });
+    for (tgid, comm) in [(1, "a"), (2, "b"), (3, "b")] {
+        table.read_trap(key(tgid), &entry(comm, &[(FATAL, 10)]));
+        table.name(&identity(tgid, "", None));
+    }
+    table.read_trap(key(2), &entry("b", &[(FATAL, 11)]));
+    assert_eq!(table.workloads().len(), 1);
+    assert_eq!(table.overflow()["workload"], 21);
+    table.end(key(2).into(), Instant::now());
+    table.expire(Instant::now() + RETENTION);
+    assert_eq!(table.overflow()["workload"], 21);
+    let full = Fullness { used: 1, limit: 1 };
+    assert_eq!(table.tracked()["workload"], full);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io::{self, Read as _},
     os::unix::fs::OpenOptionsExt as _,
+    path::Path,
 };
 
 use rustix::{fs::OFlags, io::Errno};
@@ -20,7 +21,8 @@ use record::Record;
 
 use crate::readiness::readable;
 
-const PATH: &str = "/dev/kmsg";
+/// Below `/`, or where the host's `/` is mounted.
+const PATH: &str = "dev/kmsg";
 
 /// Longer than any record: the kernel formats one into 8 KiB (`PRINTK_MESSAGE_MAX`, 2 KiB since
 /// 6.4), and a read into less than the record fails for good.
@@ -85,16 +87,18 @@ pub struct KernelLog {
 }
 
 impl KernelLog {
-    /// Opens the log and reads what is in it already.
+    /// Opens the log and reads what is in it already. A container may have the device only below
+    /// the host's root.
     ///
     /// # Errors
     /// The file is not there, or not for this user: `kernel.dmesg_restrict` wants CAP_SYSLOG.
-    pub fn open() -> io::Result<(Self, Batch)> {
+    pub fn open(rootfs: &Path) -> io::Result<(Self, Batch)> {
         let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-        let file = File::options()
-            .read(true)
-            .custom_flags(nonblocking)
-            .open(PATH)?;
+        let mut options = File::options();
+        options.read(true).custom_flags(nonblocking);
+        let file = options
+            .open(Path::new("/").join(PATH))
+            .or_else(|error| options.open(rootfs.join(PATH)).map_err(|_| error))?;
         let mut log = Self {
             file: readable(file)?,
             buffer: vec![0; RECORD_MAX],

@@ -1,19 +1,39 @@
 //! What a snapshot looks like to Prometheus.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use splitlock_common::Event;
 
 use super::*;
 use crate::{
-    subjects::SubjectId,
-    table::snapshot::{Carried, Fullness, HostFacts, ProbeRow, SCHEMA},
+    subjects::{
+        SubjectId,
+        vmm::{Evidence, Vmm},
+    },
+    table::snapshot::{
+        Carried, Fullness, HostFacts, Owner, ProbeRow, ProcessRow, SCHEMA, TrapCount, VmRow,
+        WorkloadRow,
+    },
 };
+
+fn owner() -> Arc<Owner> {
+    Arc::new(Owner {
+        exe: "/usr/bin/bad".to_owned(),
+        cgroup: "/system.slice/bad.service".to_owned(),
+        unit: "bad.service".to_owned(),
+        ..Owner::default()
+    })
+}
 
 fn process(pid: u32, start_ticks: u64, comm: &str, fatal: u64) -> ProcessRow {
     ProcessRow {
         subject: SubjectId { pid, start_ticks },
         comm: comm.to_owned(),
+        owner: owner(),
+        started_at: 1.0,
         alive: true,
         traps: vec![TrapCount::new(
             Event::UserSplitLockSigbus.lock().unwrap(),
@@ -34,6 +54,10 @@ fn vm() -> VmRow {
         },
         vm: "web \"1\"\\".to_owned(),
         id: "9-8".to_owned(),
+        vmm: Vmm::Qemu,
+        named_by: Evidence::CommandLine,
+        owner: owner(),
+        started_at: 1.0,
         alive: true,
         vcpus: 2,
         traps: vec![TrapCount::new(
@@ -45,6 +69,7 @@ fn vm() -> VmRow {
         last_trap: Some(1.0),
         exits: BTreeMap::from([("cpuid", 4)]),
         userspace_exits: BTreeMap::from([("io", 2), ("shutdown", 1)]),
+        carried: Carried::default(),
     }
 }
 
@@ -67,6 +92,14 @@ fn snapshot() -> Snapshot {
             .collect(),
         processes: vec![process(7, 1, "bad", 10)],
         vms: vec![vm()],
+        workloads: vec![WorkloadRow {
+            comm: "bad".to_owned(),
+            unit: "bad.service".to_owned(),
+            traps: vec![TrapCount::new(
+                Event::UserSplitLockSigbus.lock().unwrap(),
+                10,
+            )],
+        }],
         overflow_traps: BTreeMap::from([("process", 0), ("vm", 0)]),
         lost: BTreeMap::from([("record_ring_full", 0)]),
         tracked: BTreeMap::from([("process", Fullness { used: 1, limit: 2 })]),
@@ -127,6 +160,9 @@ fn values_and_labels() {
         r#"splitlock_vm_ac_injected_total{vm="web \"1\"\\",id="9-8"} 5"#,
         r#"splitlock_vm_exits_total{vm="web \"1\"\\",id="9-8",reason="cpuid"} 4"#,
         r#"splitlock_vm_userspace_exits_total{vm="web \"1\"\\",id="9-8",reason="shutdown"} 1"#,
+        r#"splitlock_vm_info{vm="web \"1\"\\",id="9-8",vmm="qemu",pid="9",cgroup="/system.slice/bad.service",container_id="",pod_uid=""} 1"#,
+        r#"splitlock_process_info{comm="bad",pid="7",exe="/usr/bin/bad",cgroup="/system.slice/bad.service",unit="bad.service",container_id="",pod_uid=""} 1"#,
+        r#"splitlock_workload_traps_total{comm="bad",unit="bad.service",trap="split_lock",outcome="sigbus"} 10"#,
         r#"splitlock_overflow_traps_total{kind="process"} 0"#,
         r#"splitlock_host_cpu_feature{feature="split_lock_detect"} 1"#,
         "splitlock_host_mitigation_enabled 1",
@@ -179,6 +215,33 @@ fn processes_of_one_pid_and_comm_share_their_series() {
         r#"splitlock_process_delay_seconds_total{comm="bad",pid="7"} 3"#,
         r#"splitlock_process_last_trap_timestamp_seconds{comm="bad",pid="7"} 1700000000.5"#,
         r#"splitlock_process_traps_total{comm="other",pid="7",trap="split_lock",outcome="sigbus"} 1"#,
+    ] {
+        assert!(lines.contains(line), "{line}\nnot in\n{lines:#?}");
+    }
+}
+
+#[test]
+fn vms_of_one_name_and_id_share_their_series() {
+    let mut snapshot = snapshot();
+    snapshot.vms[0].alive = false;
+    let mut later = vm();
+    later.subject.start_ticks = 2;
+    later.subject.pid = 10;
+    later.last_trap = None;
+    later.carried.exits = BTreeMap::from([("cpuid", 100), ("hlt", 1)]);
+    later.carried.events[Event::AcInjected.index()] = 1000;
+    later.carried.events[Event::GuestBusLockReported.index()] = 10_000;
+    snapshot.vms.push(later);
+    let lines = lines(&snapshot);
+    for line in [
+        r#"splitlock_vm_traps_total{vm="web \"1\"\\",id="9-8",trap="bus_lock",outcome="reported"} 10012"#,
+        r#"splitlock_vm_ac_injected_total{vm="web \"1\"\\",id="9-8"} 1010"#,
+        r#"splitlock_vm_exits_total{vm="web \"1\"\\",id="9-8",reason="cpuid"} 108"#,
+        r#"splitlock_vm_exits_total{vm="web \"1\"\\",id="9-8",reason="hlt"} 1"#,
+        r#"splitlock_vm_userspace_exits_total{vm="web \"1\"\\",id="9-8",reason="io"} 4"#,
+        r#"splitlock_vm_last_trap_timestamp_seconds{vm="web \"1\"\\",id="9-8"} 1"#,
+        // The living one speaks for both.
+        r#"splitlock_vm_info{vm="web \"1\"\\",id="9-8",vmm="qemu",pid="10",cgroup="/system.slice/bad.service",container_id="",pod_uid=""} 1"#,
     ] {
         assert!(lines.contains(line), "{line}\nnot in\n{lines:#?}");
     }

@@ -1,0 +1,112 @@
+//! What the table shows: rows of subjects and sums of the rest.
+
+use std::collections::BTreeMap;
+
+use splitlock_common::{Event, Loss};
+
+use super::{
+    KINDS, PROCESS, Table, VM, WORKLOAD,
+    place::Place,
+    snapshot::{Fullness, ProcessRow, TrapCount, VmRow, WorkloadRow},
+    subject::{Membership, Subject},
+};
+
+impl Table {
+    /// Totals of the host, all kinds of locks.
+    pub fn host_traps(&self) -> Vec<TrapCount> {
+        Event::ALL
+            .iter()
+            .filter_map(|event| Some(TrapCount::new(event.lock()?, self.host_count(*event))))
+            .collect()
+    }
+
+    /// How often an event happened on the host.
+    pub fn host_count(&self, event: Event) -> u64 {
+        self.host.events[event.index()] + self.added[event.index()]
+    }
+
+    /// The processes with series.
+    pub fn processes(&self) -> Vec<ProcessRow> {
+        let mut rows: Vec<ProcessRow> = self
+            .subjects
+            .values()
+            .filter(|subject| subject.process == Place::Held)
+            .map(Subject::process_row)
+            .collect();
+        rows.sort_by_key(|row| row.subject);
+        rows
+    }
+
+    /// The VMs with series.
+    pub fn vms(&self) -> Vec<VmRow> {
+        let mut rows: Vec<VmRow> = self
+            .subjects
+            .values()
+            .filter(|subject| subject.vm == Place::Held)
+            .map(Subject::vm_row)
+            .collect();
+        rows.sort_by_key(|row| row.subject);
+        rows
+    }
+
+    /// The workloads.
+    pub fn workloads(&self) -> Vec<WorkloadRow> {
+        self.workloads.rows()
+    }
+
+    /// Locks of subjects without series, by kind of series: past a limit here, or without a place
+    /// in the kernel's ledger.
+    pub fn overflow(&self) -> BTreeMap<&'static str, u64> {
+        let mut sums = self.overflow_ended;
+        for subject in self.subjects.values() {
+            for (kind, place) in [(PROCESS, subject.process), (VM, subject.vm)] {
+                if place == Place::Overflow {
+                    sums[kind] += subject.locks(kind == VM);
+                }
+            }
+            if subject.workload == Membership::Overflow {
+                sums[WORKLOAD] += subject.locks(false);
+            }
+        }
+        for event in Event::ALL.iter().filter(|event| event.is_lock()) {
+            let count = self.host.unattributed[event.index()];
+            if event.is_guest() {
+                sums[VM] += count;
+            } else {
+                sums[PROCESS] += count;
+                sums[WORKLOAD] += count;
+            }
+        }
+        KINDS.into_iter().zip(sums).collect()
+    }
+
+    /// Losses by cause.
+    pub fn lost(&self) -> BTreeMap<&'static str, u64> {
+        Loss::ALL
+            .iter()
+            .map(|loss| {
+                let index = *loss as usize;
+                (loss.name(), self.host.lost[index] + self.lost[index])
+            })
+            .collect()
+    }
+
+    /// How many subjects are tracked, by kind.
+    pub fn tracked(&self) -> BTreeMap<&'static str, Fullness> {
+        KINDS
+            .into_iter()
+            .zip([
+                self.places[PROCESS],
+                self.places[VM],
+                self.workloads.places(),
+            ])
+            .map(|(kind, places)| {
+                let fullness = Fullness {
+                    used: places.used() as u64,
+                    limit: places.limit() as u64,
+                };
+                (kind, fullness)
+            })
+            .collect()
+    }
+}
