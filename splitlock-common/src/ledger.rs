@@ -126,15 +126,15 @@ pub struct ExitRow {
     pub comm: [u8; COMM_LEN],
     /// Instruction set of the exits: 0 none seen yet, 1 VMX, 2 SVM.
     pub isa: u32,
-    /// Number of the vCPU in its VM, [`VCPU_UNKNOWN`] where no hook told it.
-    pub vcpu_id: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// VM exits, indexed by [`crate::exit_reason::slot`].
     pub exits: [u64; EXIT_SLOTS],
     /// Returns to the VMM, indexed by [`crate::exit_reason::userspace_slot`].
     pub userspace: [u64; USERSPACE_SLOTS],
 }
 
-/// `vcpu_id` that no hook has told yet.
+/// Number of a vCPU in its VM where no hook tells it.
 pub const VCPU_UNKNOWN: u32 = u32::MAX;
 
 /// The row that a CPU counted into last. It saves the search while the same vCPU thread runs.

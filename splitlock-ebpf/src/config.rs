@@ -13,6 +13,9 @@ use crate::maps::SETTINGS;
 /// The offset of a field that this kernel lacks.
 pub const ABSENT: u32 = u32::MAX;
 
+/// [`KVM_EXITS`]: of the exits of guests only those that tell of a lock are counted.
+pub const KVM_EXITS_LOCKS: u32 = 1;
+
 /// Which exception is armed, as far as the agent knows.
 #[inline(always)]
 pub fn armed() -> Armed {
@@ -86,6 +89,24 @@ globals! {
     EXIT_GUEST_RIP: u32 = ABSENT;
     /// Record of `kvm_exit`: `vcpu_id`.
     EXIT_VCPU_ID: u32 = ABSENT;
+    /// 1 if the prototype of `kvm_exit` begins with the reason (up to 5.15).
+    EXIT_HAS_REASON: u32 = 0;
+    /// `struct kvm_vcpu`: `vcpu_id`.
+    VCPU_ID: u32 = ABSENT;
+    /// `struct kvm_vcpu`: the guest's RIP among `arch.regs`.
+    VCPU_RIP: u32 = ABSENT;
+    /// `struct kvm_vcpu`: `arch.regs_avail`, which says what of `arch.regs` is up to date.
+    VCPU_REGS_AVAILABLE: u32 = ABSENT;
+    /// The bit of RIP in that word.
+    VCPU_RIP_AVAILABLE: u32 = 0;
+    /// `struct vcpu_vmx`: the exit reason.
+    VMX_EXIT_REASON: u32 = ABSENT;
+    /// `struct vcpu_svm`: `vmcb`.
+    SVM_VMCB: u32 = ABSENT;
+    /// `struct vmcb`: `control.exit_code`.
+    VMCB_EXIT_CODE: u32 = ABSENT;
+    /// Which exits of guests are counted: 0 all, or [`KVM_EXITS_LOCKS`].
+    KVM_EXITS: u32 = 0;
     /// Records that one subject may write in one second.
     RECORDS_PER_SECOND: u32 = 10;
 }

@@ -10,7 +10,7 @@ use aya_log_ebpf::debug;
 use splitlock_common::{
     Hook, Loss,
     exit_reason::{slot, userspace_slot},
-    ledger::{ExitRow, RowCache, VCPU_UNKNOWN, VcpuKey},
+    ledger::{ExitRow, RowCache, VcpuKey},
 };
 
 use crate::{
@@ -22,17 +22,11 @@ use crate::{
 
 /// Counts a VM exit of the current vCPU thread.
 #[inline(always)]
-pub fn count_exit(
-    ctx: &impl EbpfContext,
-    isa: u32,
-    exit_reason: u32,
-    vcpu_id: u32,
-) -> Result<(), Loss> {
+pub fn count_exit(ctx: &impl EbpfContext, isa: u32, exit_reason: u32) -> Result<(), Loss> {
     let mut row = row(ctx, Hook::KvmExit)?;
     // SAFETY: a map value, written by this thread alone.
     let row = unsafe { row.as_mut() };
     row.isa = isa;
-    row.vcpu_id = vcpu_id;
     bump(&mut row.exits, slot(isa, exit_reason));
     Ok(())
 }
@@ -131,7 +125,6 @@ fn search(
     row.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
     row.comm = subject.comm();
     row.isa = 0;
-    row.vcpu_id = VCPU_UNKNOWN;
     row.pid_tgid = pid_tgid;
     // From here on the agent finds it.
     if EXIT_OWNERS.insert(key, index, 0).is_err() {

@@ -5,12 +5,13 @@ use aya_ebpf::{
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use splitlock_common::{Event, Hook, Loss, classify, exit_reason::is_bus_lock};
+use splitlock_common::{Hook, Loss, classify};
 
 use crate::{
     DONE,
-    config::{self, ABSENT},
-    exit_ledger::{count_exit, count_userspace_exit},
+    config::{self, ABSENT, KVM_EXITS_LOCKS},
+    exit_ledger::count_userspace_exit,
+    kvm_exit::count_vm_exit,
     record::Detail,
     task::read,
     trap_ledger::{count, lost},
@@ -80,7 +81,11 @@ fn try_userspace_exit_record(ctx: &TracePointContext) -> Result<(), Loss> {
 
 #[inline(always)]
 fn try_userspace_exit(ctx: &impl EbpfContext, reason: u32, errno: i32) -> Result<(), Loss> {
-    let counted = count_userspace_exit(ctx, reason, errno);
+    let counted = if config::KVM_EXITS.load() == KVM_EXITS_LOCKS {
+        Ok(())
+    } else {
+        count_userspace_exit(ctx, reason, errno)
+    };
     if let Some(event) = classify::userspace_exit(reason, errno) {
         count(ctx, Hook::KvmUserspaceExit, event, Detail::at(0))?;
     }
@@ -100,14 +105,11 @@ fn try_exit(ctx: &TracePointContext) -> Result<(), Loss> {
     let exit_reason: u32 =
         read(record, config::EXIT_REASON.load()).map_err(|_errno| Loss::ExitUnreadable)?;
     let isa: u32 = read(record, config::EXIT_ISA.load()).map_err(|_errno| Loss::ExitUnreadable)?;
-    let vcpu_id: u32 =
-        read(record, config::EXIT_VCPU_ID.load()).map_err(|_errno| Loss::ExitUnreadable)?;
-    let counted = count_exit(ctx, isa, exit_reason, vcpu_id);
-    if is_bus_lock(isa, exit_reason) {
-        let ip =
-            read(record, config::EXIT_GUEST_RIP.load()).map_err(|_errno| Loss::ExitUnreadable)?;
-        let detail = Detail { ip, vcpu_id };
-        count(ctx, Hook::KvmExit, Event::GuestBusLockReported, detail)?;
-    }
-    counted
+    count_vm_exit(ctx, isa, exit_reason, || {
+        let unreadable = |_errno| Loss::ExitUnreadable;
+        Ok(Detail {
+            ip: read(record, config::EXIT_GUEST_RIP.load()).map_err(unreadable)?,
+            vcpu_id: read(record, config::EXIT_VCPU_ID.load()).map_err(unreadable)?,
+        })
+    })
 }

@@ -10,6 +10,7 @@
 mod config;
 mod exit_ledger;
 mod kvm;
+mod kvm_exit;
 mod maps;
 mod memory;
 mod record;

@@ -151,16 +151,18 @@ impl<'a> Btf<'a> {
         Ok(found.size_or_type)
     }
 
-    /// Whether an enumeration has this enumerator.
-    pub fn has_enumerator(&self, enum_name: &str, enumerator: &str) -> Result<bool, BtfError> {
+    /// The lower 32 bits of an enumerator's value; `None` where the enumeration has none of that
+    /// name.
+    pub fn enumerator(&self, enum_name: &str, enumerator: &str) -> Result<Option<u32>, BtfError> {
         let id = self.find(enum_name, &[KIND_ENUM, KIND_ENUM64])?;
         let found = self
             .get(id)
             .ok_or(BtfError::Malformed("type out of bounds"))?;
         let words = if found.kind() == KIND_ENUM { 2 } else { 3 };
-        Ok((0..found.vlen()).any(|index| {
-            word(found.rest, index * words)
-                .is_some_and(|name| self.string(name) == enumerator.as_bytes())
+        Ok((0..found.vlen()).find_map(|index| {
+            let name = word(found.rest, index * words)?;
+            let value = word(found.rest, index * words + 1)?;
+            (self.string(name) == enumerator.as_bytes()).then_some(value)
         }))
     }
 
@@ -446,8 +448,8 @@ mod tests {
     fn enumerators() {
         let bytes = vmlinux().bytes();
         let btf = Btf::parse(&bytes, None).unwrap();
-        assert_eq!(btf.has_enumerator("bpf_func_id", "BPF_FUNC_b"), Ok(true));
-        assert_eq!(btf.has_enumerator("bpf_func_id", "BPF_FUNC_c"), Ok(false));
+        assert_eq!(btf.enumerator("bpf_func_id", "BPF_FUNC_b"), Ok(Some(1)));
+        assert_eq!(btf.enumerator("bpf_func_id", "BPF_FUNC_c"), Ok(None));
     }
 
     #[test]

@@ -11,11 +11,13 @@ pub mod preemption;
 pub mod privileges;
 pub mod symbols;
 pub mod tracefs;
+pub mod vcpu;
 
 use btf::{Btf, BtfError};
 use cpu::CpuFeatures;
 use format::Format;
 use tracefs::Tracefs;
+use vcpu::VcpuLayout;
 
 /// A tracepoint: its category and name in tracefs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,7 +68,10 @@ impl KernelLayout {
             task_stack: btf.member_offset("task_struct", "stack")?,
             task_blocked: btf.member_offset("task_struct", "blocked")?,
             task_pending: btf.member_offset("task_struct", "pending.signal")?,
-            stack_to_pt_regs: if btf.has_enumerator("bpf_func_id", "BPF_FUNC_task_pt_regs")? {
+            stack_to_pt_regs: if btf
+                .enumerator("bpf_func_id", "BPF_FUNC_task_pt_regs")?
+                .is_some()
+            {
                 None
             } else {
                 // `task_pt_regs`: they are at the top of the stack. Kernels that leave room above
@@ -106,6 +111,8 @@ pub struct Host {
     pub parameter: Option<String>,
     /// Structure layouts.
     pub layout: Result<KernelLayout, String>,
+    /// Layouts of KVM's structures.
+    pub vcpu: Result<VcpuLayout, String>,
     /// Record formats of the tracepoints asked for.
     pub formats: BTreeMap<Tracepoint, Result<Format, String>>,
     /// Arguments of the tracepoints asked for.
@@ -116,7 +123,11 @@ impl Host {
     /// Reads this machine; nothing here fails as a whole.
     pub fn read(tracefs: &Tracefs, tracepoints: &[Tracepoint]) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let (layout, prototypes) = read_btf(tracepoints);
+        let Types {
+            layout,
+            vcpu,
+            prototypes,
+        } = Types::read(tracepoints);
         let kernel_release = read("/proc/sys/kernel/osrelease").trim().to_owned();
         Self {
             preemptible: preemption::kernel_is_preemptible(version(&kernel_release)),
@@ -124,6 +135,7 @@ impl Host {
             cpu: CpuFeatures::parse(&read("/proc/cpuinfo")),
             parameter: cpu::parameter(&read("/proc/cmdline")),
             layout,
+            vcpu,
             formats: tracepoints
                 .iter()
                 .map(|tracepoint| (*tracepoint, read_format(tracefs, *tracepoint)))
@@ -178,41 +190,53 @@ fn read_format(tracefs: &Tracefs, tracepoint: Tracepoint) -> Result<Format, Stri
         .map_err(|error| format!("{}: {error}", path.display()))
 }
 
-type Prototypes = BTreeMap<Tracepoint, Result<String, String>>;
-
 const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-fn read_btf(tracepoints: &[Tracepoint]) -> (Result<KernelLayout, String>, Prototypes) {
-    let bytes = match fs::read(VMLINUX_BTF) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            let reason = format!(
-                "{VMLINUX_BTF}: {error}; the kernel needs CONFIG_DEBUG_INFO_BTF (default in all \
-                 large distributions)"
-            );
-            return (Err(reason.clone()), refuse_all(tracepoints, &reason));
-        }
-    };
-    let vmlinux = match Btf::parse(&bytes, None) {
-        Ok(btf) => btf,
-        Err(error) => {
-            let reason = format!("{VMLINUX_BTF}: {error}");
-            return (Err(reason.clone()), refuse_all(tracepoints, &reason));
-        }
-    };
-    let prototypes = tracepoints
-        .iter()
-        .map(|tracepoint| (*tracepoint, read_prototype(&vmlinux, *tracepoint)))
-        .collect();
-    let layout = KernelLayout::read(&vmlinux).map_err(|error| format!("{VMLINUX_BTF}: {error}"));
-    (layout, prototypes)
+/// What BTF tells.
+struct Types {
+    layout: Result<KernelLayout, String>,
+    vcpu: Result<VcpuLayout, String>,
+    prototypes: BTreeMap<Tracepoint, Result<String, String>>,
 }
 
-fn refuse_all(tracepoints: &[Tracepoint], reason: &str) -> Prototypes {
-    tracepoints
-        .iter()
-        .map(|tracepoint| (*tracepoint, Err(reason.to_owned())))
-        .collect()
+impl Types {
+    fn read(tracepoints: &[Tracepoint]) -> Self {
+        let bytes = match fs::read(VMLINUX_BTF) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let reason = format!(
+                    "{VMLINUX_BTF}: {error}; the kernel needs CONFIG_DEBUG_INFO_BTF (default in \
+                     all large distributions)"
+                );
+                return Self::missing(tracepoints, &reason);
+            }
+        };
+        let vmlinux = match Btf::parse(&bytes, None) {
+            Ok(btf) => btf,
+            Err(error) => {
+                return Self::missing(tracepoints, &format!("{VMLINUX_BTF}: {error}"));
+            }
+        };
+        Self {
+            layout: KernelLayout::read(&vmlinux).map_err(|error| format!("{VMLINUX_BTF}: {error}")),
+            vcpu: VcpuLayout::read(&vmlinux),
+            prototypes: tracepoints
+                .iter()
+                .map(|tracepoint| (*tracepoint, read_prototype(&vmlinux, *tracepoint)))
+                .collect(),
+        }
+    }
+
+    fn missing(tracepoints: &[Tracepoint], reason: &str) -> Self {
+        Self {
+            layout: Err(reason.to_owned()),
+            vcpu: Err(reason.to_owned()),
+            prototypes: tracepoints
+                .iter()
+                .map(|tracepoint| (*tracepoint, Err(reason.to_owned())))
+                .collect(),
+        }
+    }
 }
 
 /// The prototype is in vmlinux, or in the BTF of the module that is called like the category.

@@ -4,7 +4,7 @@ use std::{io, os::fd::AsFd};
 
 use splitlock_common::{
     exit_reason::{EXIT_SLOTS, USERSPACE_SLOTS},
-    ledger::{ExitRow, VCPU_UNKNOWN, VcpuKey},
+    ledger::{ExitRow, VcpuKey},
 };
 
 use super::mapped::Mapped;
@@ -112,7 +112,7 @@ impl ExitRows {
                 cgroup_id: 0,
                 comm: [0; 16],
                 isa: 0,
-                vcpu_id: VCPU_UNKNOWN,
+                reserved: 0,
                 exits: [0; EXIT_SLOTS],
                 userspace: [0; USERSPACE_SLOTS],
             });

@@ -71,6 +71,8 @@ impl Attachment {
 pub enum Need {
     /// The structure layouts from BTF.
     Layout,
+    /// The layouts of KVM's structures from BTF.
+    VcpuLayout,
     /// The tracepoint has one of these prototypes.
     Prototype(Tracepoint, &'static [&'static str]),
     /// The tracepoint's record has these fields.
@@ -138,6 +140,11 @@ pub const TRACEPOINTS: [Tracepoint; 4] = [
 
 /// The prototype of `kvm_inj_exception` that tells a repeated delivery (5.15+).
 pub const INJ_PROTOTYPE_WITH_REINJECTED: &str = "unsigned int, bool, unsigned int, bool";
+
+/// The prototype of `kvm_exit` that begins with the reason (up to 5.15). The later one leaves it
+/// to be read from the vCPU (0a62a0319abb, "KVM: x86: Get exit_reason as part of
+/// kvm_x86_ops.get_exit_info").
+pub const EXIT_PROTOTYPE_WITH_REASON: &str = "unsigned int, struct kvm_vcpu *, u32";
 
 const fn field(name: &'static str, size: u32, global: &'static str) -> RecordField {
     RecordField {
@@ -292,22 +299,36 @@ pub const LADDERS: [Ladder; Hook::COUNT] = [
     },
     Ladder {
         hook: Hook::KvmExit,
-        rungs: &[Rung {
-            via: Via::Tracepoint,
-            attachments: &[Attachment::Classic("enter_kvm_exit", KVM_EXIT)],
-            needs: &[
-                Need::Layout,
-                Need::Fields(
-                    KVM_EXIT,
-                    &[
-                        field("exit_reason", 4, "EXIT_REASON"),
-                        field("isa", 4, "EXIT_ISA"),
-                        field("guest_rip", 8, "EXIT_GUEST_RIP"),
-                        field("vcpu_id", 4, "EXIT_VCPU_ID"),
-                    ],
-                ),
-            ],
-        }],
+        rungs: &[
+            Rung {
+                via: Via::RawTracepoint,
+                attachments: &[Attachment::Raw("enter_kvm_exit_raw", KVM_EXIT)],
+                needs: &[
+                    Need::Layout,
+                    Need::VcpuLayout,
+                    Need::Prototype(
+                        KVM_EXIT,
+                        &["struct kvm_vcpu *, u32", EXIT_PROTOTYPE_WITH_REASON],
+                    ),
+                ],
+            },
+            Rung {
+                via: Via::Tracepoint,
+                attachments: &[Attachment::Classic("enter_kvm_exit", KVM_EXIT)],
+                needs: &[
+                    Need::Layout,
+                    Need::Fields(
+                        KVM_EXIT,
+                        &[
+                            field("exit_reason", 4, "EXIT_REASON"),
+                            field("isa", 4, "EXIT_ISA"),
+                            field("guest_rip", 8, "EXIT_GUEST_RIP"),
+                            field("vcpu_id", 4, "EXIT_VCPU_ID"),
+                        ],
+                    ),
+                ],
+            },
+        ],
     },
     function_ladder!(HandleUserSplitLock, "handle_user_split_lock"),
     function_ladder!(HandleGuestSplitLock, "handle_guest_split_lock"),

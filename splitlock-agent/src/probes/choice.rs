@@ -72,7 +72,7 @@ mod tests {
             ("kvm=none", "no hook kvm"),
             (
                 "kvm_exit=kprobe",
-                "no way kprobe; there are tracepoint, none",
+                "no way kprobe; there are raw_tracepoint, tracepoint, none",
             ),
         ] {
             let error = read(text).unwrap_err();

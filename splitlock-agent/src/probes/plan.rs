@@ -4,10 +4,11 @@
 use splitlock_common::Hook;
 
 use super::catalogue::{
-    INJ_PROTOTYPE_WITH_REINJECTED, LADDERS, Need, RecordField, Rung, TRACEPOINTS, Via,
+    EXIT_PROTOTYPE_WITH_REASON, INJ_PROTOTYPE_WITH_REINJECTED, LADDERS, Need, RecordField, Rung,
+    TRACEPOINTS, Via,
 };
 use super::choice::Choice;
-use crate::host::{Host, format::Format};
+use crate::host::{Host, format::Format, vcpu::VcpuLayout};
 
 /// A way that was not taken, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +97,7 @@ pub fn plan(host: &Host) -> Plan {
 fn check(host: &Host, need: &Need) -> Result<(), String> {
     match need {
         Need::Layout => host.layout.as_ref().map(|_| ()).map_err(Clone::clone),
+        Need::VcpuLayout => host.vcpu.as_ref().map(|_| ()).map_err(Clone::clone),
         Need::Prototype(tracepoint, accepted) => {
             let found = host
                 .prototypes
@@ -163,6 +165,7 @@ fn globals(host: &Host) -> Vec<(&'static str, u32)> {
                 .map(|offset| ("STACK_TO_PT_REGS", offset)),
         );
     }
+    globals.extend(host.vcpu.iter().flat_map(vcpu_globals));
     for need in LADDERS
         .iter()
         .flat_map(|ladder| ladder.rungs)
@@ -178,19 +181,55 @@ fn globals(host: &Host) -> Vec<(&'static str, u32)> {
             );
         }
     }
-    let reinjected = TRACEPOINTS
-        .iter()
-        .filter(|tracepoint| tracepoint.name == Hook::KvmInjException.name())
-        .filter_map(|tracepoint| host.prototypes.get(tracepoint)?.as_ref().ok())
-        .any(|prototype| prototype == INJ_PROTOTYPE_WITH_REINJECTED);
-    globals.push(("INJ_HAS_REINJECTED", u32::from(reinjected)));
+    globals.extend([
+        (
+            "INJ_HAS_REINJECTED",
+            has_prototype(host, Hook::KvmInjException, INJ_PROTOTYPE_WITH_REINJECTED),
+        ),
+        (
+            "EXIT_HAS_REASON",
+            has_prototype(host, Hook::KvmExit, EXIT_PROTOTYPE_WITH_REASON),
+        ),
+    ]);
     globals
+}
+
+fn vcpu_globals(layout: &VcpuLayout) -> Vec<(&'static str, u32)> {
+    let VcpuLayout {
+        vcpu_id,
+        rip,
+        vmx_exit_reason,
+        svm,
+    } = *layout;
+    let mut globals = vec![("VCPU_ID", vcpu_id)];
+    if let Some(rip) = rip {
+        globals.extend([
+            ("VCPU_RIP", rip.offset),
+            ("VCPU_REGS_AVAILABLE", rip.available),
+            ("VCPU_RIP_AVAILABLE", rip.available_mask),
+        ]);
+    }
+    globals.extend(vmx_exit_reason.map(|offset| ("VMX_EXIT_REASON", offset)));
+    if let Some(svm) = svm {
+        globals.extend([("SVM_VMCB", svm.vmcb), ("VMCB_EXIT_CODE", svm.exit_code)]);
+    }
+    globals
+}
+
+/// 1 if the tracepoint of `hook` has this prototype.
+fn has_prototype(host: &Host, hook: Hook, prototype: &str) -> u32 {
+    let found = TRACEPOINTS
+        .iter()
+        .filter(|tracepoint| tracepoint.name == hook.name())
+        .filter_map(|tracepoint| host.prototypes.get(tracepoint)?.as_ref().ok())
+        .any(|found| found == prototype);
+    u32::from(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{KernelLayout, Tracepoint};
+    use crate::host::{KernelLayout, Tracepoint, vcpu::SvmExitCode};
     use std::collections::BTreeMap;
 
     const LAYOUT: KernelLayout = KernelLayout {
@@ -205,6 +244,16 @@ mod tests {
         pt_regs_flags: 7,
         pt_regs_orig_ax: 8,
         siginfo_code: 9,
+    };
+
+    const VCPU: VcpuLayout = VcpuLayout {
+        vcpu_id: 21,
+        rip: None,
+        vmx_exit_reason: None,
+        svm: Some(SvmExitCode {
+            vmcb: 22,
+            exit_code: 23,
+        }),
     };
 
     fn tracepoint(name: &str) -> Tracepoint {
@@ -246,6 +295,7 @@ mod tests {
             parameter: None,
             preemptible: false,
             layout: Ok(LAYOUT),
+            vcpu: Ok(VCPU),
             formats: TRACEPOINTS
                 .iter()
                 .map(|found| (*found, Ok(Format::parse(format(found.name)))))
@@ -283,7 +333,10 @@ mod tests {
             ways(&plan, Hook::SignalGenerate),
             [Via::RawTracepoint, Via::Tracepoint]
         );
-        assert_eq!(ways(&plan, Hook::KvmExit), [Via::Tracepoint]);
+        assert_eq!(
+            ways(&plan, Hook::KvmExit),
+            [Via::RawTracepoint, Via::Tracepoint]
+        );
         assert_eq!(
             ways(&plan, Hook::HandleUserSplitLock),
             [Via::Fentry, Via::Kprobe]
@@ -305,6 +358,7 @@ mod tests {
             Hook::SignalGenerate,
             Hook::KvmInjException,
             Hook::KvmUserspaceExit,
+            Hook::KvmExit,
         ] {
             assert_eq!(ways(&plan, hook), [Via::Tracepoint, Via::RawTracepoint]);
         }
@@ -347,6 +401,36 @@ mod tests {
         );
         assert_eq!(global(&plan, "INJ_REINJECTED"), None);
         assert_eq!(global(&plan, "INJ_HAS_REINJECTED"), Some(0));
+    }
+
+    #[test]
+    fn the_reason_of_an_exit_is_an_argument_or_read_from_the_vcpu() {
+        let mut host = host();
+        let new = plan(&host);
+        assert_eq!(global(&new, "EXIT_HAS_REASON"), Some(0));
+        assert_eq!(global(&new, "SVM_VMCB"), Some(22));
+        assert_eq!(global(&new, "VMCB_EXIT_CODE"), Some(23));
+        assert_eq!(global(&new, "VMX_EXIT_REASON"), None);
+        host.prototypes.insert(
+            tracepoint("kvm_exit"),
+            Ok(EXIT_PROTOTYPE_WITH_REASON.to_owned()),
+        );
+        let old = plan(&host);
+        assert_eq!(global(&old, "EXIT_HAS_REASON"), Some(1));
+        assert_eq!(
+            ways(&old, Hook::KvmExit),
+            [Via::RawTracepoint, Via::Tracepoint]
+        );
+    }
+
+    #[test]
+    fn without_kvms_structures_the_record_of_an_exit_is_left() {
+        let mut host = host();
+        host.vcpu = Err("/sys/kernel/btf/kvm_amd: not found".to_owned());
+        let plan = plan(&host);
+        assert_eq!(ways(&plan, Hook::KvmExit), [Via::Tracepoint]);
+        let refusal = &plan.hooks[Hook::KvmExit as usize].refusals[0];
+        assert!(refusal.reason.contains("kvm_amd"), "{}", refusal.reason);
     }
 
     #[test]
@@ -409,7 +493,7 @@ mod tests {
             .collect();
         let plan = plan(&host);
         assert_eq!(ways(&plan, Hook::SignalGenerate), [Via::RawTracepoint]);
-        assert_eq!(ways(&plan, Hook::KvmExit), []);
+        assert_eq!(ways(&plan, Hook::KvmExit), [Via::RawTracepoint]);
     }
 
     #[test]

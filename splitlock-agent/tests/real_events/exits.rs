@@ -15,7 +15,7 @@ use super::{
     events::{Child, Event, kvm_guest::Guest},
     requirements::{
         self,
-        Requirement::{ExitHistogram, Kvm, Root},
+        Requirement::{ExitHistogram, Kvm, Root, VcpuTypes},
     },
 };
 
@@ -24,6 +24,16 @@ pub const TESTS: &[Test] = &[
         name: "exits::the_kernels_own_count_is_the_same",
         needs: &[Root, Kvm, ExitHistogram],
         run: the_kernels_own_count_is_the_same,
+    },
+    Test {
+        name: "exits::the_raw_tracepoint_counts_the_same",
+        needs: &[Root, Kvm, ExitHistogram, VcpuTypes],
+        run: the_raw_tracepoint_counts_the_same,
+    },
+    Test {
+        name: "exits::the_classic_tracepoint_counts_the_same",
+        needs: &[Root, Kvm, ExitHistogram],
+        run: the_classic_tracepoint_counts_the_same,
     },
     Test {
         name: "exits::two_vms_are_told_apart",
@@ -141,7 +151,24 @@ fn guest(count: u64, vcpus: u32) -> Event {
 }
 
 fn the_kernels_own_count_is_the_same() {
-    let agent = Agent::start(&[]);
+    count_as_the_kernel_does(&Agent::start(&[]));
+}
+
+fn the_raw_tracepoint_counts_the_same() {
+    attached_by("raw_tracepoint");
+}
+
+fn the_classic_tracepoint_counts_the_same() {
+    attached_by("tracepoint");
+}
+
+fn attached_by(via: &str) {
+    let agent = Agent::start(&["--probe", &format!("kvm_exit={via}")]);
+    assert_eq!(agent.via("kvm_exit"), via);
+    count_as_the_kernel_does(&agent);
+}
+
+fn count_as_the_kernel_does(agent: &Agent) {
     let histogram = Histogram::start();
     for (count, vcpus) in [(1, 1), (1000, 1), (3000, 3)] {
         let mut child = Child::spawn(&guest(count, vcpus), "guest-exits");

@@ -30,6 +30,8 @@ pub enum Requirement {
     Mitigation,
     /// The kernel's histograms on a `kvm_exit` that fires.
     ExitHistogram,
+    /// BTF of KVM's vendor module (modules have BTF from 5.11 on).
+    VcpuTypes,
     /// A kernel whose tasks are not preempted inside programs on fentry.
     ExactFentry,
 }
@@ -62,6 +64,14 @@ impl Requirement {
                 Ok(true) => Ok(()),
                 _ => Err("no histogram of kvm_exit: tracefs, or CONFIG_HIST_TRIGGERS".to_owned()),
             },
+            Self::VcpuTypes => {
+                let files = ["kvm_intel", "kvm_amd"].map(|name| format!("/sys/kernel/btf/{name}"));
+                if files.iter().any(|file| fs::exists(file).unwrap_or(false)) {
+                    Ok(())
+                } else {
+                    Err(format!("none of {} is there", files.join(" and ")))
+                }
+            }
             Self::ExactFentry => {
                 if is_preemptible() {
                     Err(
