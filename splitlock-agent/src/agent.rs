@@ -497,13 +497,14 @@ impl Agent {
             let Probe {
                 hook,
                 via,
-                authority,
+                authority: _,
+                counts_exits: _,
                 refusals,
             } = probe;
             ProbeRow {
                 probe: hook.name(),
                 via: via.map(Via::name),
-                counts: meaning::counts(*hook, *authority, self.facts.kernel_version, mode).name(),
+                counts: meaning::counts(probe, self.facts.kernel_version, mode).name(),
                 refused: refusals
                     .iter()
                     .map(|refusal| format!("{}: {}", refusal.via.name(), refusal.reason))

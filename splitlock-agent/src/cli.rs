@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::probes::choice::Choice;
+use crate::probes::choice::{Choice, KvmExits};
 
 /// Split locks and bus locks per process and per VM, as Prometheus metrics.
 #[derive(Debug, Parser)]
@@ -126,6 +126,16 @@ pub struct RunOptions {
     /// Where the host's / is mounted.
     #[arg(long = "path.rootfs", value_name = "FOLDER", default_value = "/")]
     pub rootfs: PathBuf,
+
+    /// Which exits of guests to count. `locks` counts no exits but as bus locks of a guest, and
+    /// `off` attaches nothing to exits, so that guests' bus locks are not seen.
+    #[arg(
+        long = "kvm-exits",
+        value_name = "WHICH",
+        value_enum,
+        default_value_t = KvmExits::All
+    )]
+    pub kvm_exits: KvmExits,
 
     /// How long the series of an ended process or VM stay, such as `15m`, `90s`, `1h`.
     #[arg(

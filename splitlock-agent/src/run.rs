@@ -112,6 +112,7 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
     };
     let mut plan = plan::plan(host);
     plan.restrict(&options.probes);
+    plan.count_exits(options.kvm_exits);
     let sizes = sizes(options);
     let mut ebpf = attach::load(&plan, sizes, options.log_level == LogLevel::Debug)?;
     forward_debug_lines(&mut ebpf, options.log_level);

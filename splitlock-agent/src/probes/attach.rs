@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::{
     Probe,
     catalogue::{Attachment, Rung, Via},
+    choice::KvmExits,
     plan::{Plan, PlannedHook, Refusal},
 };
 use crate::host::privileges;
@@ -69,6 +70,7 @@ pub fn load(plan: &Plan, sizes: Sizes, debug_lines: bool) -> Result<Ebpf> {
 /// The required hook has no rung, or the table of authorities cannot be written.
 pub fn attach(ebpf: &mut Ebpf, plan: Plan, kernel_log: &Result<(), String>) -> Result<Vec<Probe>> {
     let mut btf = KernelBtf::NotRead;
+    let counts_exits = plan.kvm_exits == KvmExits::All;
     let hooks: Vec<(Hook, Option<Via>, Vec<Refusal>)> = plan
         .hooks
         .into_iter()
@@ -85,6 +87,7 @@ pub fn attach(ebpf: &mut Ebpf, plan: Plan, kernel_log: &Result<(), String>) -> R
             hook,
             via,
             authority: table[hook as usize],
+            counts_exits: counts_exits && KvmExits::HOOKS.contains(&hook),
             refusals,
         })
         .collect();

@@ -1,7 +1,8 @@
-//! `--probe NAME=VIA`: what the user chooses in the plan's stead.
+//! What the user chooses in the plan's stead: `--probe NAME=VIA` and `--kvm-exits`.
 
 use std::str::FromStr;
 
+use clap::ValueEnum;
 use splitlock_common::Hook;
 
 use super::catalogue::{LADDERS, Via};
@@ -14,6 +15,31 @@ pub struct Choice {
     pub hook: Hook,
     /// The way.
     pub via: Option<Via>,
+}
+
+/// Which exits of guests are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum KvmExits {
+    /// Every one, per VM and reason.
+    #[default]
+    All,
+    /// Those that tell of a bus lock, as traps. The programs look at every exit still.
+    Locks,
+    /// None: nothing is attached to exits, and guests' bus locks are not seen.
+    Off,
+}
+
+impl KvmExits {
+    /// The hooks that are there for exits.
+    pub const HOOKS: [Hook; 2] = [Hook::KvmUserspaceExit, Hook::KvmExit];
+
+    /// The value of the programs' global `KVM_EXITS`; [`Self::Off`] attaches none that reads it.
+    pub const fn global(self) -> u32 {
+        match self {
+            Self::All | Self::Off => 0,
+            Self::Locks => 1,
+        }
+    }
 }
 
 impl FromStr for Choice {

@@ -2,6 +2,8 @@
 
 use splitlock_common::{EventSet, Hook, Mode};
 
+use super::Probe;
+
 /// What a count means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counts {
@@ -32,17 +34,16 @@ impl Counts {
 /// life miserable for split lockers").
 const PENALTY: (u32, u32) = (5, 19);
 
-/// What `hook` counts on a kernel of this version in this mode, given the events it is the
-/// authority for.
-pub fn counts(hook: Hook, authority: EventSet, kernel: Option<(u32, u32)>, mode: Mode) -> Counts {
-    if authority == EventSet::empty() {
-        return match hook {
-            // Their counts are exits, not traps.
-            Hook::KvmExit | Hook::KvmUserspaceExit => Counts::EveryTrap,
-            _ => Counts::Nothing,
+/// What an attached hook counts on a kernel of this version in this mode.
+pub fn counts(probe: &Probe, kernel: Option<(u32, u32)>, mode: Mode) -> Counts {
+    if probe.authority == EventSet::empty() {
+        return if probe.counts_exits {
+            Counts::EveryTrap
+        } else {
+            Counts::Nothing
         };
     }
-    match hook {
+    match probe.hook {
         // One signal, one exit, one exception, one `#DB` for each.
         Hook::SignalGenerate
         | Hook::KvmInjException
@@ -67,13 +68,22 @@ mod tests {
     use super::*;
     use splitlock_common::{HookSet, authority::authorities};
 
+    fn probe(hook: Hook, attached: HookSet, counts_exits: bool) -> Probe {
+        Probe {
+            hook,
+            via: None,
+            authority: authorities(attached)[hook as usize],
+            counts_exits,
+            refusals: vec![],
+        }
+    }
+
     #[test]
     fn each_hook_with_all_attached() {
         let all = Hook::ALL
             .iter()
             .fold(HookSet::empty(), |set, hook| set.with(*hook));
-        let table = authorities(all);
-        let in_mode = |hook: Hook, kernel, mode| counts(hook, table[hook as usize], kernel, mode);
+        let in_mode = |hook: Hook, kernel, mode| counts(&probe(hook, all, false), kernel, mode);
         let of = |hook, kernel| in_mode(hook, kernel, Mode::Warn);
         let new = Some((6, 18));
         assert_eq!(of(Hook::HandleUserSplitLock, new), Counts::LowerBound);
@@ -94,7 +104,9 @@ mod tests {
         );
         assert_eq!(of(Hook::HandleBusLock, new), Counts::EveryTrap);
         assert_eq!(of(Hook::KvmExit, new), Counts::EveryTrap);
-        assert_eq!(of(Hook::KvmUserspaceExit, new), Counts::EveryTrap);
+        assert_eq!(of(Hook::KvmUserspaceExit, new), Counts::Nothing);
+        let returns = probe(Hook::KvmUserspaceExit, all, true);
+        assert_eq!(counts(&returns, new, Mode::Warn), Counts::EveryTrap);
         assert_eq!(of(Hook::SignalGenerate, new), Counts::Nothing);
         assert_eq!(of(Hook::KernelLog, new), Counts::Nothing);
         assert_eq!(of(Hook::SplitLockWarn, new), Counts::Nothing);
@@ -103,13 +115,8 @@ mod tests {
     #[test]
     fn the_log_tells_of_some_traps() {
         let log = HookSet::empty().with(Hook::KernelLog);
-        let table = authorities(log);
-        let found = counts(
-            Hook::KernelLog,
-            table[Hook::KernelLog as usize],
-            Some((6, 1)),
-            Mode::Warn,
-        );
+        let probe = probe(Hook::KernelLog, log, false);
+        let found = counts(&probe, Some((6, 1)), Mode::Warn);
         assert_eq!(found, Counts::LowerBound);
     }
 }

@@ -22,6 +22,8 @@ pub struct Probe {
     pub via: Option<Via>,
     /// The events that it counts.
     pub authority: EventSet,
+    /// Whether it counts exits, which are no traps.
+    pub counts_exits: bool,
     /// The ways that were refused, best first: by the plan or by the kernel.
     pub refusals: Vec<Refusal>,
 }

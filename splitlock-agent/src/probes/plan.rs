@@ -7,7 +7,7 @@ use super::catalogue::{
     EXIT_PROTOTYPE_WITH_REASON, INJ_PROTOTYPE_WITH_REINJECTED, LADDERS, Need, RecordField, Rung,
     TRACEPOINTS, Via,
 };
-use super::choice::Choice;
+use super::choice::{Choice, KvmExits};
 use crate::host::{Host, format::Format, vcpu::VcpuLayout};
 
 /// A way that was not taken, and why.
@@ -37,26 +37,43 @@ pub struct Plan {
     pub hooks: Vec<PlannedHook>,
     /// Program globals and their values.
     pub globals: Vec<(&'static str, u32)>,
+    /// Which exits of guests are counted.
+    pub kvm_exits: KvmExits,
 }
 
 impl Plan {
     /// Leaves of each hook that was chosen for only the chosen way.
     pub fn restrict(&mut self, choices: &[Choice]) {
         for Choice { hook, via } in choices {
-            let Some(planned) = self.hooks.iter_mut().find(|planned| planned.hook == *hook) else {
-                continue;
-            };
-            let (kept, dropped) = planned
-                .rungs
-                .drain(..)
-                .partition(|rung| Some(rung.via) == *via);
-            planned.rungs = kept;
-            let dropped: Vec<&'static Rung> = dropped;
-            planned.refusals.extend(dropped.iter().map(|rung| Refusal {
-                via: rung.via,
-                reason: "ruled out by --probe".to_owned(),
-            }));
+            self.rule_out(*hook, *via, "--probe");
         }
+    }
+
+    /// Counts of the exits of guests only these.
+    pub fn count_exits(&mut self, which: KvmExits) {
+        self.kvm_exits = which;
+        self.globals.push(("KVM_EXITS", which.global()));
+        if which == KvmExits::Off {
+            for hook in KvmExits::HOOKS {
+                self.rule_out(hook, None, "--kvm-exits=off");
+            }
+        }
+    }
+
+    /// Drops all rungs of a hook but one, or all.
+    fn rule_out(&mut self, hook: Hook, keep: Option<Via>, flag: &str) {
+        let Some(planned) = self.hooks.iter_mut().find(|planned| planned.hook == hook) else {
+            return;
+        };
+        let (kept, dropped): (_, Vec<&'static Rung>) = planned
+            .rungs
+            .drain(..)
+            .partition(|rung| Some(rung.via) == keep);
+        planned.rungs = kept;
+        planned.refusals.extend(dropped.iter().map(|rung| Refusal {
+            via: rung.via,
+            reason: format!("ruled out by {flag}"),
+        }));
     }
 }
 
@@ -91,6 +108,7 @@ pub fn plan(host: &Host) -> Plan {
     Plan {
         hooks,
         globals: globals(host),
+        kvm_exits: KvmExits::All,
     }
 }
 
@@ -482,6 +500,29 @@ mod tests {
         let refusals = &plan.hooks[Hook::HandleBusLock as usize].refusals;
         assert_eq!(refusals.len(), 2);
         assert_eq!(refusals[0].reason, "ruled out by --probe");
+    }
+
+    #[test]
+    fn exits_are_counted_all_or_for_locks_alone_or_not_at_all() {
+        let with = |which| {
+            let mut plan = plan(&host());
+            plan.count_exits(which);
+            plan
+        };
+        let locks = with(KvmExits::Locks);
+        assert_eq!(global(&locks, "KVM_EXITS"), Some(1));
+        assert_eq!(global(&with(KvmExits::All), "KVM_EXITS"), Some(0));
+        let off = with(KvmExits::Off);
+        for hook in KvmExits::HOOKS {
+            assert_eq!(ways(&locks, hook), [Via::RawTracepoint, Via::Tracepoint]);
+            assert_eq!(ways(&off, hook), []);
+            let refusals = &off.hooks[hook as usize].refusals;
+            assert_eq!(refusals[1].reason, "ruled out by --kvm-exits=off");
+        }
+        assert_eq!(
+            ways(&off, Hook::KvmInjException),
+            [Via::RawTracepoint, Via::Tracepoint]
+        );
     }
 
     #[test]

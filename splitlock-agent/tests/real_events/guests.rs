@@ -33,6 +33,11 @@ pub const TESTS: &[Test] = &[
         run: the_classic_tracepoints_count_the_same,
     },
     Test {
+        name: "guests::exits_are_left_uncounted_where_nobody_wants_them",
+        needs: &[Root, Kvm],
+        run: exits_are_left_uncounted_where_nobody_wants_them,
+    },
+    Test {
         name: "guests::interrupted_runs_are_restarts",
         needs: &[Root, Kvm],
         run: interrupted_runs_are_restarts,
@@ -179,6 +184,30 @@ fn the_classic_tracepoints_count_the_same() {
     let injected = format!("splitlock_vm_ac_injected_total{{{vm}}}");
     assert_eq!(metrics.count(&injected), 500, "{injected}");
     assert_exits(&metrics, &vm, &results);
+}
+
+fn exits_are_left_uncounted_where_nobody_wants_them() {
+    let agents = ["locks", "off"].map(|which| Agent::start(&["--kvm-exits", which]));
+    let event = Event::KvmGuest {
+        guest: Guest::PortIo,
+        count: 100,
+        vcpus: 1,
+    };
+    let mut child = Child::spawn(&event, "guest-quiet");
+    assert_eq!(child.run().get("io"), 100);
+    for agent in &agents {
+        let metrics = agent.metrics();
+        assert_eq!(
+            metrics.with_label("id", &vm_id(child.pid())),
+            BTreeMap::new()
+        );
+        let lost = r#"splitlock_lost_total{cause="exit_unreadable"}"#;
+        assert_eq!(metrics.get(lost), Some(0.0));
+    }
+    let [locks, off] = &agents;
+    assert_ne!(locks.via("kvm_userspace_exit"), "none");
+    assert_eq!(off.via("kvm_userspace_exit"), "none");
+    assert_eq!(off.via("kvm_exit"), "none");
 }
 
 fn interrupted_runs_are_restarts() {
