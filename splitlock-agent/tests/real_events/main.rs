@@ -5,6 +5,7 @@
 
 mod agent;
 mod events;
+mod exit_records;
 mod exits;
 mod guests;
 mod modes;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let mut tests = vec![
         processes::TESTS,
         guests::TESTS,
+        exit_records::TESTS,
         service::TESTS,
         prometheus::TESTS,
     ];

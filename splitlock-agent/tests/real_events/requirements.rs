@@ -28,6 +28,8 @@ pub enum Requirement {
     Penalty,
     /// `kernel.split_lock_mitigate` (6.2+, also in stable 6.0 and 6.1).
     Mitigation,
+    /// A kernel that runs raw tracepoints' programs on what they are given.
+    ExitRecords,
     /// The kernel's histograms on a `kvm_exit` that fires.
     ExitHistogram,
     /// BTF of KVM's vendor module (modules have BTF from 5.11 on).
@@ -60,6 +62,7 @@ impl Requirement {
             Self::TrapModule => trap_module::available(),
             Self::BusLocks => trap_module::bus_lock_available(),
             Self::Ratelimit => trap_module::ratelimit_available(),
+            Self::ExitRecords => newer_than((5, 10), "no BPF_PROG_TEST_RUN of raw tracepoints"),
             Self::ExitHistogram => match fs::exists(exits::folder().join("hist")) {
                 Ok(true) => Ok(()),
                 _ => Err("no histogram of kvm_exit: tracefs, or CONFIG_HIST_TRIGGERS".to_owned()),
