@@ -31,17 +31,21 @@ use crate::{
         records::Records,
         vcpus::Vcpus,
     },
+    memory,
     probes::{Probe, catalogue::Via, meaning, programs::Programs},
     subjects::{SubjectId, death, paths::Paths, process, resolver::Resolver},
     table::{
         Table,
-        snapshot::{HostFacts, ProbeRow, SCHEMA, Snapshot},
+        snapshot::{Fullness, HostFacts, ProbeRow, SCHEMA, Snapshot},
         stories::Stories,
     },
 };
 
 /// A question: what is there to show? The answer fails only if the kernel refuses a ledger.
 pub type Request = oneshot::Sender<Result<Snapshot, MapError>>;
+
+/// Subjects that go at once, from which on it is worth to give their memory back.
+const CROWD: usize = 500;
 
 /// What does not change while the agent runs.
 #[derive(Clone, Debug)]
@@ -52,6 +56,8 @@ pub struct Facts {
     pub cpu: Option<CpuFeatures>,
     /// Major and minor number of the kernel.
     pub kernel_version: Option<(u32, u32)>,
+    /// Entries of the trap ledger.
+    pub trap_entries: usize,
     /// Rows of the exit ledger.
     pub exit_rows: usize,
     /// Subjects that may be watched at a time: each takes a descriptor.
@@ -262,7 +268,7 @@ impl Agent {
     /// Reads what the ledgers hold of a subject that they have not told of yet.
     fn meet(&mut self, key: SubjectKey) -> Result<(), MapError> {
         if self.table.is_full() {
-            self.table.expire(Instant::now());
+            self.expire();
         }
         let mut is_new = false;
         if let Some(entry) = self.ledgers.trap(key)? {
@@ -515,10 +521,16 @@ impl Agent {
         self.facts.probes.iter().map(row).collect()
     }
 
+    fn expire(&mut self) {
+        if self.table.expire(Instant::now()) >= CROWD {
+            memory::give_back();
+        }
+    }
+
     fn snapshot(&mut self) -> Result<Snapshot, MapError> {
         self.look_at_host();
-        self.table.expire(Instant::now());
-        self.read_all()?;
+        self.expire();
+        let ledgers = self.read_all()?;
         self.name_new();
         Ok(Snapshot {
             schema: SCHEMA,
@@ -531,6 +543,7 @@ impl Agent {
             overflow_traps: self.table.overflow(),
             lost: self.table.lost(),
             tracked: self.table.tracked(),
+            ledgers,
             probes: self.probes(),
             kernel_log_reports: self.log_reports.by_name(),
             kernel_log_history: self.log_history.map(LogReports::by_name),
@@ -538,11 +551,14 @@ impl Agent {
         })
     }
 
-    fn read_all(&mut self) -> Result<(), MapError> {
+    /// Reads the ledgers, and tells how full they are.
+    fn read_all(&mut self) -> Result<BTreeMap<&'static str, Fullness>, MapError> {
         // An entry that a new subject inserts meanwhile may be missed; the next reading has it.
         let mut news = vec![];
+        let mut entries = 0;
         for item in self.ledgers.traps() {
             let (key, entry) = item?;
+            entries += 1;
             if self.table.read_trap(key, &entry) {
                 news.push(key);
             }
@@ -562,7 +578,17 @@ impl Agent {
         }
         // Last, so that the host's totals are never behind the subjects'.
         self.table.read_host(self.ledgers.host());
-        Ok(())
+        let fullness = |used: usize, limit: usize| Fullness {
+            used: used as u64,
+            limit: limit as u64,
+        };
+        Ok(BTreeMap::from([
+            ("traps", fullness(entries, self.facts.trap_entries)),
+            (
+                "exits",
+                fullness(self.vcpus.claimed(), self.facts.exit_rows),
+            ),
+        ]))
     }
 }
 

@@ -10,6 +10,7 @@ pub mod detection;
 pub mod export;
 pub mod host;
 pub mod intake;
+mod memory;
 pub mod probes;
 mod readiness;
 pub mod run;

@@ -213,6 +213,7 @@ fn facts(host: &Host, sizes: Sizes, probes: &[Probe], paths: Paths) -> Facts {
         kernel: host.kernel_release.clone(),
         cpu: host.cpu,
         kernel_version: host.kernel_version(),
+        trap_entries: sizes.trap_entries as usize,
         exit_rows: sizes.exit_rows as usize,
         watched_limit: u64::MAX,
         probes: probes.to_vec(),

@@ -90,6 +90,10 @@ families! {
         "Processes, workloads or VMs that have series of their own.";
     TRACKED_LIMIT: GAUGE "splitlock_tracked_subjects_limit" ["kind"]
         "How many processes, workloads or VMs can have series of their own.";
+    LEDGER: GAUGE "splitlock_ledger_entries" ["ledger"]
+        "Entries in use of the kernel's ledgers: subjects with traps, vCPU threads with exits.";
+    LEDGER_LIMIT: GAUGE "splitlock_ledger_entries_limit" ["ledger"]
+        "How many entries a ledger has.";
     BUILD_INFO: GAUGE "splitlock_build_info" ["version", "revision", "rustversion"]
         "What this agent was built from, and with which compiler.";
 }

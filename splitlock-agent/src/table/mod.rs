@@ -229,8 +229,8 @@ impl Table {
         self.places.iter().any(Places::is_full)
     }
 
-    /// Lets go of subjects that ended the retention time ago.
-    pub fn expire(&mut self, now: Instant) {
+    /// Lets go of subjects that ended the retention time ago, and tells how many.
+    pub fn expire(&mut self, now: Instant) -> usize {
         let retention = self.retention;
         let over: Vec<Subject> = self
             .subjects
@@ -242,7 +242,7 @@ impl Table {
             .map(|(_, subject)| subject)
             .collect();
         if over.is_empty() {
-            return;
+            return 0;
         }
         let mut heirs = Heirs::default();
         for subject in &over {
@@ -254,6 +254,7 @@ impl Table {
         }
         // What a crowd took goes back when it has gone.
         self.subjects.shrink_to(self.subjects.len() * 4);
+        over.len()
     }
 
     fn let_go(&mut self, subject: &Subject) {

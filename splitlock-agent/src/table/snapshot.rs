@@ -307,6 +307,8 @@ pub struct Snapshot {
     pub lost: BTreeMap<&'static str, u64>,
     /// Subjects that are tracked, by kind.
     pub tracked: BTreeMap<&'static str, Fullness>,
+    /// How full the kernel's ledgers are: `traps` by subjects, `exits` by vCPU threads.
+    pub ledgers: BTreeMap<&'static str, Fullness>,
     /// The hooks.
     pub probes: Vec<ProbeRow>,
     /// Reports of the kernel log since the start, by trap.

@@ -4,6 +4,7 @@
 //! Every agent sees the whole host, so a test looks at its own processes alone.
 
 mod agent;
+mod crowds;
 mod events;
 mod exit_records;
 mod exits;
@@ -36,13 +37,14 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     let mut tests = vec![
         processes::TESTS,
+        crowds::TESTS,
         guests::TESTS,
         exit_records::TESTS,
         service::TESTS,
         prometheus::TESTS,
     ];
     if requirements::in_rig() {
-        tests.extend([traps::TESTS, modes::TESTS, exits::TESTS]);
+        tests.extend([traps::TESTS, crowds::LOCK_TESTS, modes::TESTS, exits::TESTS]);
         // The mode of detection is the machine's, and the host's totals are compared.
         arguments.test_threads = Some(1);
     } else {

@@ -66,6 +66,12 @@ fn agent(snapshot: &Snapshot) -> Vec<Series> {
         tracked.add(&[kind], fullness.used as f64);
         limit.add(&[kind], fullness.limit as f64);
     }
+    let mut ledgers = Series::of(&metrics::LEDGER);
+    let mut ledgers_limit = Series::of(&metrics::LEDGER_LIMIT);
+    for (ledger, fullness) in &snapshot.ledgers {
+        ledgers.add(&[ledger], fullness.used as f64);
+        ledgers_limit.add(&[ledger], fullness.limit as f64);
+    }
     let mut build = Series::of(&metrics::BUILD_INFO);
     build.add(
         &[
@@ -75,7 +81,16 @@ fn agent(snapshot: &Snapshot) -> Vec<Series> {
         ],
         1.0,
     );
-    vec![probes, missed, lost, tracked, limit, build]
+    vec![
+        probes,
+        missed,
+        lost,
+        tracked,
+        limit,
+        ledgers,
+        ledgers_limit,
+        build,
+    ]
 }
 
 #[cfg(test)]

@@ -103,6 +103,7 @@ fn snapshot() -> Snapshot {
         overflow_traps: BTreeMap::from([("process", 0), ("vm", 0)]),
         lost: BTreeMap::from([("record_ring_full", 0)]),
         tracked: BTreeMap::from([("process", Fullness { used: 1, limit: 2 })]),
+        ledgers: BTreeMap::from([("traps", Fullness { used: 3, limit: 4 })]),
         probes: vec![
             ProbeRow {
                 probe: "signal_generate",
@@ -177,6 +178,8 @@ fn values_and_labels() {
         r#"splitlock_probe_attached{probe="split_lock_warn",via="none",counts="none"} 0"#,
         r#"splitlock_probe_missed_total{probe="signal_generate"} 3"#,
         r#"splitlock_tracked_subjects_limit{kind="process"} 2"#,
+        r#"splitlock_ledger_entries{ledger="traps"} 3"#,
+        r#"splitlock_ledger_entries_limit{ledger="traps"} 4"#,
         "# TYPE process_cpu_seconds_total counter",
     ] {
         assert!(lines.contains(line), "{line}\nnot in\n{lines:#?}");

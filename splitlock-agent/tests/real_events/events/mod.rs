@@ -13,6 +13,7 @@
 
 pub mod alignment_check;
 mod child;
+pub mod crowd;
 pub mod forged_signal;
 pub mod kvm_guest;
 pub mod real_bus_error;
@@ -40,6 +41,8 @@ pub enum Event {
     AlignmentCheck { count: u64, threads: u32 },
     /// One real alignment check that kills the child: [`alignment_check::die`].
     AlignmentCheckFatal,
+    /// `count` processes that end soon: [`crowd::make`].
+    Crowd { each: crowd::Each, count: u32 },
     /// `count` SIGBUS that the child sends to itself: [`forged_signal::make`].
     ForgedSignal {
         forgery: forged_signal::Forgery,
@@ -79,6 +82,9 @@ impl Event {
                 threads.to_string(),
             ],
             Self::AlignmentCheckFatal => vec!["alignment-check-fatal".into()],
+            Self::Crowd { each, count } => {
+                vec!["crowd".into(), each.name().into(), count.to_string()]
+            }
             Self::ForgedSignal {
                 forgery,
                 eflags_ac,
@@ -131,6 +137,10 @@ impl Event {
                 threads: number(threads)?,
             },
             ["alignment-check-fatal"] => Self::AlignmentCheckFatal,
+            ["crowd", each, count] => Self::Crowd {
+                each: each.parse()?,
+                count: number(count)?,
+            },
             ["forged-signal", forgery, ac @ ("ac" | "no-ac"), count] => Self::ForgedSignal {
                 forgery: forgery.parse()?,
                 eflags_ac: ac == "ac",
@@ -164,7 +174,7 @@ impl Event {
             },
             _ => bail!(
                 "no such event: {words:?}; known: alignment-check COUNT THREADS, \
-                 alignment-check-fatal, forged-signal CALL ac|no-ac COUNT, real-bus-error COUNT, \
+                 alignment-check-fatal, crowd EACH COUNT, forged-signal CALL ac|no-ac COUNT, real-bus-error COUNT, \
                  kvm-guest GUEST COUNT VCPUS, trap-module-fatal TRAP IP, \
                  trap-module TRAP IP COUNT THREADS signals|quiet"
             ),
@@ -175,6 +185,7 @@ impl Event {
         match self {
             Self::AlignmentCheck { count, threads } => alignment_check::make(count, threads),
             Self::AlignmentCheckFatal => alignment_check::die(),
+            Self::Crowd { each, count } => crowd::make(each, count),
             Self::ForgedSignal {
                 forgery,
                 eflags_ac,

@@ -1,0 +1,240 @@
+//! Crowds of processes that trap once and die: each is named, every lock is in a family, and what
+//! they took goes back.
+
+use std::{
+    collections::BTreeMap,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Test,
+    agent::{Agent, Metrics},
+    events::{
+        Child, Event,
+        crowd::{self, Each},
+        trap_module::{Mode, set_mode},
+    },
+    requirements::Requirement::{AlignmentChecks, Kvm, Root, TrapModule},
+};
+
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "crowds::each_of_ten_thousand_is_named_and_nothing_is_left",
+        needs: &[Root, AlignmentChecks],
+        run: each_of_ten_thousand_is_named_and_nothing_is_left,
+    },
+    Test {
+        name: "crowds::five_hundred_vms_leave_nothing",
+        needs: &[Root, Kvm],
+        run: five_hundred_vms_leave_nothing,
+    },
+    Test {
+        name: "crowds::past_the_limit_they_are_in_the_overflow",
+        needs: &[Root, AlignmentChecks],
+        run: past_the_limit_they_are_in_the_overflow,
+    },
+];
+
+/// Those of locks, for the rig.
+pub const LOCK_TESTS: &[Test] = &[
+    Test {
+        name: "crowds::every_lock_is_in_its_families",
+        needs: &[Root, TrapModule],
+        run: every_lock_is_in_its_families,
+    },
+    Test {
+        name: "crowds::locks_past_the_limit_are_in_the_overflow",
+        needs: &[Root, TrapModule],
+        run: locks_past_the_limit_are_in_the_overflow,
+    },
+];
+
+const CROWD: u32 = 10_000;
+
+fn crowd(each: Each, maker: &str, count: u32) {
+    let mut child = Child::spawn(&Event::Crowd { each, count }, maker);
+    assert_eq!(child.run().get("ended"), u64::from(count));
+    child.end();
+}
+
+/// What the agent holds for its subjects.
+#[derive(Debug)]
+struct Held {
+    subjects: u64,
+    entries: u64,
+    descriptors: u64,
+    resident: u64,
+}
+
+impl Held {
+    fn by(agent: &Agent, kind: &str, ledger: &str) -> Self {
+        let metrics = agent.metrics();
+        let subjects = format!(r#"splitlock_tracked_subjects{{kind="{kind}"}}"#);
+        let entries = format!(r#"splitlock_ledger_entries{{ledger="{ledger}"}}"#);
+        Self {
+            subjects: metrics.count(&subjects),
+            entries: metrics.count(&entries),
+            descriptors: metrics.count("process_open_fds"),
+            resident: metrics.count("process_resident_memory_bytes"),
+        }
+    }
+
+    fn by_processes(agent: &Agent) -> Self {
+        Self::by(agent, "process", "traps")
+    }
+
+    fn by_vms(agent: &Agent) -> Self {
+        Self::by(agent, "vm", "exits")
+    }
+
+    /// Waits until no more is held than before a crowd.
+    #[track_caller]
+    fn wait_for_return(before: &Self, crowded: &Self, held: impl Fn() -> Self) {
+        let start = Instant::now();
+        let after = loop {
+            let held = held();
+            if held.subjects <= before.subjects && held.entries <= before.entries {
+                break held;
+            }
+            assert!(start.elapsed() < Duration::from_secs(40), "{held:?}");
+            thread::sleep(Duration::from_millis(500));
+        };
+        eprintln!("held before: {before:?}, with the crowd: {crowded:?}, after it: {after:?}");
+        assert!(after.descriptors <= before.descriptors + 2, "{after:?}");
+        let grown = after.resident.saturating_sub(before.resident);
+        assert!(grown < 4 << 20, "{grown} bytes more than before: {after:?}");
+    }
+}
+
+/// The values of a family for a crowd, by comm; each comm has to be there once.
+#[track_caller]
+fn by_comm(metrics: &Metrics, family: &str, maker: &str) -> BTreeMap<String, u64> {
+    let mut values = BTreeMap::new();
+    let start = format!("{maker}-");
+    for (series, value) in metrics.family(family) {
+        let comm = series
+            .split(r#"comm=""#)
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+            .expect("a comm");
+        // Other tests run at the same time.
+        if !comm.starts_with(&start) {
+            continue;
+        }
+        let before = values.insert(comm.to_owned(), value as u64);
+        assert_eq!(before, None, "{comm} is there twice");
+    }
+    values
+}
+
+fn each_of_ten_thousand_is_named_and_nothing_is_left() {
+    let retention = Duration::from_secs(20);
+    let agent = Agent::start(&["--limit.processes", "20000", "--retention", "20s"]);
+    let before = Held::by_processes(&agent);
+    let start = Instant::now();
+    crowd(Each::AlignmentCheck, "many", CROWD);
+    let made = start.elapsed();
+    let metrics = agent.metrics();
+    assert!(
+        made < retention,
+        "the machine is too slow for this: {made:?}"
+    );
+    let counts = by_comm(&metrics, "splitlock_process_alignment_checks_total", "many");
+    let wrong: Vec<u32> = (0..CROWD)
+        .filter(|index| counts.get(&crowd::comm("many", *index)) != Some(&1))
+        .collect();
+    assert_eq!(wrong, [0; 0], "not counted once under their names");
+    let named = by_comm(&metrics, "splitlock_process_info", "many");
+    let unnamed: Vec<u32> = (0..CROWD)
+        .filter(|index| !named.contains_key(&crowd::comm("many", *index)))
+        .collect();
+    assert_eq!(unnamed, [0; 0], "without a name");
+    let crowded = Held::by_processes(&agent);
+    Held::wait_for_return(&before, &crowded, || Held::by_processes(&agent));
+}
+
+fn five_hundred_vms_leave_nothing() {
+    let agent = Agent::start(&["--retention", "20s"]);
+    let before = Held::by_vms(&agent);
+    crowd(Each::Vm, "vmm", 500);
+    let mut returns: BTreeMap<String, u64> = BTreeMap::new();
+    for (series, value) in agent.metrics().family("splitlock_vm_userspace_exits_total") {
+        if let Some(rest) = series.strip_prefix(r#"splitlock_vm_userspace_exits_total{vm="vmm-"#)
+            && rest.contains(r#"reason="io""#)
+        {
+            let vm = rest.split('"').next().expect("a number");
+            assert_eq!(value, 1.0, "{series}");
+            *returns.entry(vm.to_owned()).or_default() += 1;
+        }
+    }
+    assert_eq!(returns.len(), 500);
+    assert!(returns.values().all(|count| *count == 1), "{returns:?}");
+    let crowded = Held::by_vms(&agent);
+    Held::wait_for_return(&before, &crowded, || Held::by_vms(&agent));
+}
+
+fn past_the_limit_they_are_in_the_overflow() {
+    let agent = Agent::start(&["--limit.processes", "100"]);
+    crowd(Each::AlignmentCheck, "more", 1000);
+    let metrics = agent.metrics();
+    let family = "splitlock_process_alignment_checks_total";
+    assert_eq!(metrics.family(family).len(), 100);
+    let counts = by_comm(&metrics, family, "more");
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+    for gauge in ["tracked_subjects", "tracked_subjects_limit"] {
+        let series = format!(r#"splitlock_{gauge}{{kind="process"}}"#);
+        assert_eq!(metrics.count(&series), 100, "{series}");
+    }
+}
+
+/// The locks of a family's series together.
+fn sum(metrics: &Metrics, family: &str) -> u64 {
+    let values = metrics.family(family);
+    values.values().map(|value| *value as u64).sum()
+}
+
+/// What a crowd of fatal split locks is in the families that sum them up.
+#[track_caller]
+fn check_sums(metrics: &Metrics, count: u32) {
+    let count = u64::from(count);
+    assert_eq!(sum(metrics, "splitlock_host_traps_total"), count);
+    let overflow = |kind: &str| {
+        metrics.count(&format!(
+            r#"splitlock_overflow_traps_total{{kind="{kind}"}}"#
+        ))
+    };
+    let workloads = sum(metrics, "splitlock_workload_traps_total");
+    assert_eq!(workloads + overflow("workload"), count);
+    let processes = sum(metrics, "splitlock_process_traps_total");
+    assert_eq!(processes + overflow("process"), count);
+}
+
+fn every_lock_is_in_its_families() {
+    let _mode = set_mode(Mode::Fatal).expect("the mode is set");
+    let agent = Agent::start(&["--limit.processes", "20000", "--limit.workloads", "20000"]);
+    crowd(Each::SplitLock, "lock", CROWD);
+    let metrics = agent.metrics();
+    check_sums(&metrics, CROWD);
+    for family in ["process", "workload"] {
+        let counts = by_comm(&metrics, &format!("splitlock_{family}_traps_total"), "lock");
+        let wrong: Vec<u32> = (0..CROWD)
+            .filter(|index| counts.get(&crowd::comm("lock", *index)) != Some(&1))
+            .collect();
+        assert_eq!(wrong, [0; 0], "not once under their names, {family}");
+    }
+}
+
+fn locks_past_the_limit_are_in_the_overflow() {
+    let _mode = set_mode(Mode::Fatal).expect("the mode is set");
+    let agent = Agent::start(&[]);
+    crowd(Each::SplitLock, "lock", CROWD);
+    let metrics = agent.metrics();
+    check_sums(&metrics, CROWD);
+    for kind in ["process", "workload"] {
+        let named = metrics.family(&format!("splitlock_{kind}_traps_total"));
+        assert_eq!(named.len(), 1000, "{kind}");
+        let overflow = format!(r#"splitlock_overflow_traps_total{{kind="{kind}"}}"#);
+        assert_eq!(metrics.count(&overflow), 9000, "{kind}");
+    }
+}
