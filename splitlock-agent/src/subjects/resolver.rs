@@ -3,8 +3,7 @@
 use std::io;
 
 use super::{
-    SubjectId,
-    cgroup::{self, CgroupIdentity},
+    SubjectId, cgroup,
     identity::{Fact, Identity, Missing, Seen, Why},
     names::printable,
     paths::Paths,
@@ -48,12 +47,7 @@ impl Resolver {
         let exe = take(Fact::Exe, read.exe);
         let command_line = take(Fact::CommandLine, read.command_line);
         let cgroups = take(Fact::Cgroup, read.cgroups);
-        let cgroup: Option<CgroupIdentity> = cgroups.as_deref().and_then(|text| {
-            let line = text
-                .split(|byte| *byte == b'\n')
-                .find_map(|line| line.strip_prefix(b"0::"))?;
-            Some(cgroup::of_path(line))
-        });
+        let cgroup = cgroups.as_deref().and_then(cgroup::of_process);
         let argv: Vec<&[u8]> = command_line
             .as_deref()
             .map(|line| line.split(|byte| *byte == 0).collect())
