@@ -13,8 +13,8 @@ mod membership;
 mod unit;
 
 pub use ancestor::runtime_of_ancestor;
+pub use container::{libvirt_domain, machine_name};
 pub use membership::is_outside_view;
-pub use unit::unescape;
 
 /// Whose a cgroup is. All texts are printable and bounded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
