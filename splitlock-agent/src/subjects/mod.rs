@@ -12,7 +12,9 @@ pub mod names;
 pub mod paths;
 pub mod process;
 pub mod resolver;
+pub mod uevents;
 pub mod vmm;
+pub mod vms;
 
 /// A thread group for its whole life, as both the kernel side and `/proc` can tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
