@@ -32,7 +32,7 @@ use crate::{
         programs::Programs,
     },
     readiness::readable,
-    subjects::paths::Paths,
+    subjects::{paths::Paths, uevents::VmEvents},
     table::{Limits, Table},
 };
 
@@ -128,6 +128,9 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
         records,
         kernel_log,
         log_history: history.map(|history| history.reports),
+        vm_events: VmEvents::open()
+            .inspect_err(|error| warn!(%error, "no uevents of KVM; VMs are found as they run"))
+            .ok(),
         mode_address: look_up_mode(),
     };
     let table = Table::new(Limits {

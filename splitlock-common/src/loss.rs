@@ -27,11 +27,18 @@ pub enum Loss {
     /// The return of a split-lock function was not seen. The trap is counted when its thread traps
     /// again or its process ends; the delay is not.
     ReturnUnseen = 10,
+    /// A subject had ended before `/proc` told who it was: what the kernel side wrote down names it.
+    /// Counted by the agent.
+    IdentityEnded = 11,
+    /// `/proc` did not tell in time who a subject is. Counted by the agent.
+    IdentityOverdue = 12,
+    /// `/proc` refused to tell something of who a subject is. Counted by the agent.
+    IdentityUnreadable = 13,
 }
 
 impl Loss {
     /// How many there are.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 14;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -46,6 +53,9 @@ impl Loss {
         Self::KernelLogOverrun,
         Self::KernelLogMalformed,
         Self::ReturnUnseen,
+        Self::IdentityEnded,
+        Self::IdentityOverdue,
+        Self::IdentityUnreadable,
     ];
 
     /// The label value of `cause`.
@@ -62,6 +72,9 @@ impl Loss {
             Self::KernelLogOverrun => "kernel_log_overrun",
             Self::KernelLogMalformed => "kernel_log_malformed",
             Self::ReturnUnseen => "return_unseen",
+            Self::IdentityEnded => "identity_ended",
+            Self::IdentityOverdue => "identity_overdue",
+            Self::IdentityUnreadable => "identity_unreadable",
         }
     }
 }

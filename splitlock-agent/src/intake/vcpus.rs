@@ -5,9 +5,20 @@
 
 use std::collections::HashMap;
 
-use splitlock_common::ledger::{SubjectKey, VcpuKey};
+use splitlock_common::{
+    ledger::{SubjectKey, VcpuKey},
+    record::Record,
+};
 
 use super::exit_rows::{ExitRows, ExitTally, RowHead};
+
+/// The vCPU thread that a record tells of.
+pub const fn vcpu_of(record: &Record) -> VcpuKey {
+    VcpuKey {
+        pid_tgid: (record.subject.tgid as u64) << 32 | record.tid as u64,
+        start_ns: record.subject.start_ns,
+    }
+}
 
 /// The rows of one VM.
 struct Vm {

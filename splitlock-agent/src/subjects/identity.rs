@@ -13,6 +13,29 @@ pub struct Seen<'a> {
     pub cgroup_id: u64,
 }
 
+/// A subject that nobody has named yet, and what the kernel side wrote down of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Who.
+    pub subject: SubjectId,
+    /// The group leader's comm when it was first heard of.
+    pub comm: String,
+    /// Id of its cgroup in the v2 hierarchy then; 0 where nobody told it.
+    pub cgroup_id: u64,
+    /// Whether it is a VM.
+    pub is_vm: bool,
+}
+
+impl Question {
+    /// What the kernel side knows.
+    pub fn seen(&self) -> Seen<'_> {
+        Seen {
+            comm: self.comm.as_bytes(),
+            cgroup_id: self.cgroup_id,
+        }
+    }
+}
+
 /// Who a subject is. All texts are printable and bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -59,6 +82,8 @@ pub enum Fact {
 pub enum Why {
     /// The process had ended, or its pid was another's.
     Ended,
+    /// `/proc` did not answer in time.
+    Overdue,
     /// The file could not be read or understood, or there was none.
     Unreadable,
 }

@@ -8,6 +8,7 @@ use crate::host::clock::TICK_NS;
 pub mod cgroup;
 pub mod death;
 pub mod identity;
+pub mod inquiries;
 pub mod names;
 pub mod paths;
 pub mod process;

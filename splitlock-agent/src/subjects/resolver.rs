@@ -43,16 +43,37 @@ impl Resolver {
     /// Reading `cmdline` waits for the lock of the subject's memory map, so whoever must not wait
     /// asks from another thread.
     pub fn identify(&self, subject: SubjectId, seen: &Seen<'_>) -> Identity {
-        let read = Read::new(&self.paths, subject.pid);
-        let lives = process::start_ticks(&self.paths, subject.pid)
-            .is_ok_and(|ticks| ticks == subject.start_ticks);
-        self.judge(subject, seen, read, lives)
+        let lives = || {
+            process::start_ticks(&self.paths, subject.pid)
+                .is_ok_and(|ticks| ticks == subject.start_ticks)
+        };
+        // In a crowd most have ended; there is nothing to read of them.
+        let read = if lives() {
+            Read::new(&self.paths, subject.pid)
+        } else {
+            Read::nothing()
+        };
+        self.judge(subject, seen, read, (!lives()).then_some(Why::Ended))
     }
 
-    fn judge(&self, subject: SubjectId, seen: &Seen<'_>, read: Read, lives: bool) -> Identity {
+    /// Who a subject is by what the kernel side wrote down, where `/proc` does not answer. Does not
+    /// wait.
+    pub fn by_kernel_alone(&self, subject: SubjectId, seen: &Seen<'_>) -> Identity {
+        self.judge(subject, seen, Read::nothing(), Some(Why::Overdue))
+    }
+
+    /// What was read counts unless there is a reason for disbelief.
+    fn judge(
+        &self,
+        subject: SubjectId,
+        seen: &Seen<'_>,
+        read: Read,
+        disbelief: Option<Why>,
+    ) -> Identity {
+        let lives = disbelief.is_none();
         let mut missing = Vec::new();
         let mut miss = |fact| {
-            let why = if lives { Why::Unreadable } else { Why::Ended };
+            let why = disbelief.unwrap_or(Why::Unreadable);
             missing.push(Missing { fact, why });
         };
         let mut take = |fact, read: io::Result<Vec<u8>>| {
@@ -136,6 +157,16 @@ impl Read {
                 .and_then(|text| cgroup::of_process(text))
                 .and_then(|cgroup| monitor_of(paths, pid, &cgroup)),
             cgroups,
+        }
+    }
+
+    fn nothing() -> Self {
+        let nothing = || Err(io::ErrorKind::TimedOut.into());
+        Self {
+            exe: nothing(),
+            command_line: nothing(),
+            cgroups: nothing(),
+            runtime: None,
         }
     }
 }

@@ -209,15 +209,23 @@ impl Table {
         self.subjects.contains_key(&id)
     }
 
-    /// A subject has ended and its last reading was taken. One without series, or with nothing to
-    /// show in them, is let go at once.
+    /// A subject has ended and its last reading was taken.
     pub fn end(&mut self, id: SubjectId, now: Instant) {
-        let Some(subject) = self.subjects.get_mut(&id) else {
+        if let Some(subject) = self.subjects.get_mut(&id) {
+            subject.ended.get_or_insert(now);
+            self.release(id);
+        }
+    }
+
+    /// Lets go at once of an ended subject without series, or with nothing to show in them. One
+    /// that is still to be named stays for that: its locks are to be counted for its workload.
+    fn release(&mut self, id: SubjectId) {
+        let Some(subject) = self.subjects.get(&id) else {
             return;
         };
-        subject.ended.get_or_insert(now);
         let is_empty = !subject.has_counts(false) && !subject.has_counts(true);
-        if (is_empty || !subject.has_series())
+        if subject.ended.is_some()
+            && (is_empty || !subject.has_series() && !subject.is_unnamed(false))
             && let Some(subject) = self.subjects.remove(&id)
         {
             self.let_go(&subject);

@@ -1,4 +1,4 @@
-//! Names for subjects: who wants one, and what follows from it.
+//! Names for subjects: who has none yet, and what follows from one.
 
 use std::sync::Arc;
 
@@ -11,73 +11,59 @@ use super::{
 };
 use crate::subjects::{
     SubjectId,
-    identity::{Identity, Seen},
+    identity::{Identity, Question},
 };
-
-/// A subject that nobody has named yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unnamed {
-    /// Who.
-    pub id: SubjectId,
-    /// The group leader's comm when it was first heard of.
-    pub comm: String,
-    /// Id of its cgroup then; 0 where nobody told it.
-    pub cgroup_id: u64,
-}
-
-impl Unnamed {
-    /// What the kernel side knows of it.
-    pub fn seen(&self) -> Seen<'_> {
-        Seen {
-            comm: self.comm.as_bytes(),
-            cgroup_id: self.cgroup_id,
-        }
-    }
-}
 
 impl Table {
     /// Notes a subject that is to be named.
     pub(super) fn note_unnamed(&mut self, id: SubjectId) {
-        let unnamed = self
-            .subjects
-            .get(&id)
-            .is_some_and(|subject| subject.is_unnamed(false) || subject.is_unnamed(true));
-        if unnamed {
+        let Some(subject) = self.subjects.get(&id) else {
+            return;
+        };
+        if [false, true]
+            .into_iter()
+            .any(|guest| subject.is_unnamed(guest) && !subject.asked[usize::from(guest)])
+        {
             self.unnamed.insert(id);
         }
     }
 
-    /// The subjects that are to be named now: each once as a process, and once when it turns out to
-    /// be a VM, which it may have become by then.
-    pub fn take_unnamed(&mut self) -> Vec<Unnamed> {
+    /// The subjects that somebody is to be asked about now: each once as a process, and once when
+    /// it turns out to be a VM, as it may have executed another program meanwhile.
+    pub fn take_unnamed(&mut self) -> Vec<Question> {
         let unnamed = std::mem::take(&mut self.unnamed);
         unnamed
             .into_iter()
             .filter_map(|id| {
-                let subject = self.subjects.get(&id)?;
-                Some(Unnamed {
-                    id,
+                let subject = self.subjects.get_mut(&id)?;
+                subject.asked = [false, true].map(|guest| subject.belongs(guest));
+                Some(Question {
+                    subject: id,
                     comm: subject.comm.clone(),
                     cgroup_id: subject.cgroup_id,
+                    is_vm: subject.belongs(true),
                 })
             })
             .collect()
     }
 
-    /// Names a subject as what it is and has no name as yet.
+    /// Names a subject as what was asked about it.
     pub fn name(&mut self, identity: &Identity) {
         let id = identity.subject;
         let Some(subject) = self.subjects.get_mut(&id) else {
             return;
         };
         let owner = Arc::new(Owner::from(identity));
-        if subject.is_unnamed(false) {
+        let wants = [false, true]
+            .map(|guest| subject.is_unnamed(guest) && subject.asked[usize::from(guest)]);
+        if wants[0] {
             subject.owner = Some(Arc::clone(&owner));
         }
-        if subject.is_unnamed(true) {
+        if wants[1] {
             self.name_vm(identity, owner);
         }
         self.settle(id);
+        self.release(id);
     }
 
     fn name_vm(&mut self, identity: &Identity, owner: Arc<Owner>) {

@@ -25,24 +25,24 @@ impl Table {
         self.host.events[event.index()] + self.added[event.index()]
     }
 
-    /// The processes with series.
+    /// The processes with series, once they are named.
     pub fn processes(&self) -> Vec<ProcessRow> {
         let mut rows: Vec<ProcessRow> = self
             .subjects
             .values()
-            .filter(|subject| subject.process == Place::Held)
+            .filter(|subject| subject.process == Place::Held && !subject.is_unnamed(false))
             .map(Subject::process_row)
             .collect();
         rows.sort_by_key(|row| row.subject);
         rows
     }
 
-    /// The VMs with series.
+    /// The VMs with series, once they are named.
     pub fn vms(&self) -> Vec<VmRow> {
         let mut rows: Vec<VmRow> = self
             .subjects
             .values()
-            .filter(|subject| subject.vm == Place::Held)
+            .filter(|subject| subject.vm == Place::Held && !subject.is_unnamed(true))
             .map(Subject::vm_row)
             .collect();
         rows.sort_by_key(|row| row.subject);

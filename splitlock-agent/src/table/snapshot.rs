@@ -227,6 +227,9 @@ pub struct Fullness {
     pub limit: u64,
 }
 
+/// How full the kernel's ledgers are: `traps` by subjects, `exits` by vCPU threads.
+pub type LedgerFullness = BTreeMap<&'static str, Fullness>;
+
 /// One hook.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProbeRow {
@@ -307,8 +310,8 @@ pub struct Snapshot {
     pub lost: BTreeMap<&'static str, u64>,
     /// Subjects that are tracked, by kind.
     pub tracked: BTreeMap<&'static str, Fullness>,
-    /// How full the kernel's ledgers are: `traps` by subjects, `exits` by vCPU threads.
-    pub ledgers: BTreeMap<&'static str, Fullness>,
+    /// How full the kernel's ledgers are.
+    pub ledgers: LedgerFullness,
     /// The hooks.
     pub probes: Vec<ProbeRow>,
     /// Reports of the kernel log since the start, by trap.

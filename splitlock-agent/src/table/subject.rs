@@ -53,6 +53,8 @@ pub struct Subject {
     pub labels: Option<VmLabels>,
     /// What it took over from earlier subjects with its labels: as a process, as a VM.
     pub carried: [Carried; 2],
+    /// Whether somebody was asked what it is called: as a process, as a VM.
+    pub asked: [bool; 2],
     /// Whether it was seen to have a VM, be it one that has not run yet.
     pub has_vm: bool,
     ledger: [u64; Event::COUNT],
@@ -107,6 +109,7 @@ impl Subject {
             owner: None,
             labels: None,
             carried: Default::default(),
+            asked: [false; 2],
             has_vm: false,
             ledger: [0; Event::COUNT],
             added: [0; Event::COUNT],

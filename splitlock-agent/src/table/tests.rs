@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use splitlock_common::ledger::EVENT_SLOTS;
 
 use super::{
-    snapshot::{Fullness, TrapCount},
+    snapshot::{Fullness, ProcessRow, TrapCount, VmRow},
     *,
 };
 use crate::subjects::{
@@ -60,6 +60,32 @@ fn head() -> RowHead {
     }
 }
 
+/// Asks nobody, and names all that are unnamed by their comm.
+fn name_all(table: &mut Table) {
+    for question in table.take_unnamed() {
+        let mut identity = identity(question.subject.pid, &question.comm, None);
+        identity.subject = question.subject;
+        table.name(&identity);
+    }
+}
+
+/// Answers a question about this subject.
+fn name(table: &mut Table, identity: &Identity) {
+    let asked = table.take_unnamed();
+    assert!(asked.iter().any(|asked| asked.subject == identity.subject));
+    table.name(identity);
+}
+
+fn processes(table: &mut Table) -> Vec<ProcessRow> {
+    name_all(table);
+    table.processes()
+}
+
+fn vms(table: &mut Table) -> Vec<VmRow> {
+    name_all(table);
+    table.vms()
+}
+
 const FATAL: Event = Event::UserSplitLockSigbus;
 
 #[test]
@@ -72,14 +98,14 @@ fn a_process_shows_its_own_events_and_a_vm_its_guests() {
     ];
     assert!(table.read_trap(key(1), &entry("both", &events)));
     assert!(!table.read_trap(key(1), &entry("both", &events)));
-    let processes = table.processes();
+    let processes = processes(&mut table);
     assert_eq!(processes.len(), 1);
     assert_eq!(
         processes[0].traps,
         [TrapCount::new(FATAL.lock().unwrap(), 3)]
     );
     assert_eq!(processes[0].alignment_checks, 4);
-    let vms = table.vms();
+    let vms = vms(&mut table);
     assert_eq!(vms.len(), 1);
     assert_eq!(vms[0].ac_injected, 5);
     assert_eq!(vms[0].traps, []);
@@ -97,8 +123,8 @@ fn a_vm_that_only_exits_is_no_process() {
     tally.userspace[2] = 8;
     tally.userspace[8] = 9;
     assert!(table.read_exits(key(1), &head(), tally));
-    assert!(table.processes().is_empty());
-    let vms = table.vms();
+    assert!(processes(&mut table).is_empty());
+    let vms = vms(&mut table);
     assert_eq!(vms[0].vm, "vmm");
     assert_eq!(vms[0].exits, BTreeMap::from([("cpuid", 7)]));
     assert_eq!(
@@ -114,7 +140,7 @@ fn past_the_limit_locks_go_to_the_overflow_from_the_first_to_the_last() {
     for tgid in 1..=5 {
         table.read_trap(key(tgid), &entry("p", &[(FATAL, 10)]));
     }
-    assert_eq!(table.processes().len(), 2);
+    assert_eq!(processes(&mut table).len(), 2);
     assert_eq!(table.overflow()["process"], 30);
     assert_eq!(table.tracked()["process"], Fullness { used: 2, limit: 2 });
 
@@ -122,7 +148,7 @@ fn past_the_limit_locks_go_to_the_overflow_from_the_first_to_the_last() {
     table.end(key(1).into(), now);
     table.expire(now + RETENTION);
     table.read_trap(key(5), &entry("p", &[(FATAL, 11)]));
-    assert_eq!(table.processes().len(), 1);
+    assert_eq!(processes(&mut table).len(), 1);
     assert_eq!(table.overflow()["process"], 31);
 
     // One in the overflow ends: its locks stay counted.
@@ -132,7 +158,7 @@ fn past_the_limit_locks_go_to_the_overflow_from_the_first_to_the_last() {
 
     // The free place is a newcomer's.
     table.read_trap(key(6), &entry("p", &[(FATAL, 1)]));
-    assert_eq!(table.processes().len(), 2);
+    assert_eq!(processes(&mut table).len(), 2);
     assert_eq!(table.overflow()["process"], 31);
 }
 
@@ -143,23 +169,19 @@ fn who_has_no_locks_yields_to_who_has() {
     for tgid in 1..=3 {
         table.read_trap(key(tgid), &entry("check", &[(check, 10)]));
     }
-    let pids = |table: &Table| -> Vec<u32> {
-        table
-            .processes()
-            .iter()
-            .map(|row| row.subject.pid)
-            .collect()
+    let pids = |table: &mut Table| -> Vec<u32> {
+        processes(table).iter().map(|row| row.subject.pid).collect()
     };
-    assert_eq!(pids(&table), [1, 2]);
+    assert_eq!(pids(&mut table), [1, 2]);
     // The one that has ended goes first.
     table.end(key(2).into(), Instant::now());
     table.read_trap(key(4), &entry("lock", &[(FATAL, 1)]));
-    assert_eq!(pids(&table), [1, 4]);
+    assert_eq!(pids(&mut table), [1, 4]);
     table.read_trap(key(5), &entry("lock", &[(FATAL, 1)]));
-    assert_eq!(pids(&table), [4, 5]);
+    assert_eq!(pids(&mut table), [4, 5]);
     // Those with locks keep their places.
     table.read_trap(key(6), &entry("lock", &[(FATAL, 7)]));
-    assert_eq!(pids(&table), [4, 5]);
+    assert_eq!(pids(&mut table), [4, 5]);
     assert_eq!(table.overflow()["process"], 7);
     // Whoever has yielded asks again at its first lock, and then stays in the overflow.
     table.read_trap(key(1), &entry("check", &[(check, 10), (FATAL, 2)]));
@@ -170,10 +192,10 @@ fn who_has_no_locks_yields_to_who_has() {
     table.expire(later + RETENTION);
     table.read_trap(key(1), &entry("check", &[(check, 10), (FATAL, 3)]));
     assert_eq!(table.overflow()["process"], 10);
-    assert_eq!(pids(&table), [5]);
+    assert_eq!(pids(&mut table), [5]);
     // One that only found no place for its checks gets one for its first lock.
     table.read_trap(key(3), &entry("check", &[(check, 11), (FATAL, 1)]));
-    assert_eq!(pids(&table), [3, 5]);
+    assert_eq!(pids(&mut table), [3, 5]);
     assert_eq!(table.overflow()["process"], 10);
 }
 
@@ -183,11 +205,11 @@ fn the_ended_without_locks_yield_to_any() {
     table.read_exits(key(1), &head(), ExitTally::default());
     table.read_exits(key(2), &head(), ExitTally::default());
     let pids =
-        |table: &Table| -> Vec<u32> { table.vms().iter().map(|row| row.subject.pid).collect() };
-    assert_eq!(pids(&table), [1]);
+        |table: &mut Table| -> Vec<u32> { vms(table).iter().map(|row| row.subject.pid).collect() };
+    assert_eq!(pids(&mut table), [1]);
     table.end(key(1).into(), Instant::now());
     table.read_exits(key(3), &head(), ExitTally::default());
-    assert_eq!(pids(&table), [3]);
+    assert_eq!(pids(&mut table), [3]);
 }
 
 #[test]
@@ -218,10 +240,10 @@ fn an_ended_subject_stays_for_the_retention_time_and_then_goes_whole() {
     table.read_trap(key(1), &entry("p", &[(FATAL, 1), (Event::AcInjected, 1)]));
     table.end(key(1).into(), now);
     table.expire(now + RETENTION - Duration::from_secs(1));
-    assert!(!table.processes()[0].alive);
-    assert!(!table.vms()[0].alive);
+    assert!(!processes(&mut table)[0].alive);
+    assert!(!vms(&mut table)[0].alive);
     table.expire(now + RETENTION);
-    assert!(table.processes().is_empty() && table.vms().is_empty());
+    assert!(processes(&mut table).is_empty() && vms(&mut table).is_empty());
     assert_eq!(table.tracked()["process"].used, 0);
     assert_eq!(table.tracked()["vm"].used, 0);
 }
@@ -234,9 +256,8 @@ fn a_reused_pid_with_the_same_comm_goes_on_from_the_old_value() {
         start_ns: 99_000_000_000,
         ..key(1)
     };
-    let sum = |table: &Table| -> u64 {
-        table
-            .processes()
+    let sum = |table: &mut Table| -> u64 {
+        processes(table)
             .iter()
             .map(|row| {
                 row.traps.iter().map(|trap| trap.count).sum::<u64>()
@@ -247,14 +268,14 @@ fn a_reused_pid_with_the_same_comm_goes_on_from_the_old_value() {
     table.read_trap(key(1), &entry("p", &[(FATAL, 5)]));
     table.end(key(1).into(), now);
     table.read_trap(later, &entry("p", &[(FATAL, 2)]));
-    assert_eq!(table.processes().len(), 2);
-    assert_eq!(sum(&table), 7);
+    assert_eq!(processes(&mut table).len(), 2);
+    assert_eq!(sum(&mut table), 7);
     table.expire(now + RETENTION);
-    assert_eq!(table.processes().len(), 1);
-    assert_eq!(sum(&table), 7);
+    assert_eq!(processes(&mut table).len(), 1);
+    assert_eq!(sum(&mut table), 7);
     table.end(later.into(), now + RETENTION);
     table.expire(now + 2 * RETENTION);
-    assert!(table.processes().is_empty());
+    assert!(processes(&mut table).is_empty());
 }
 
 #[test]
@@ -266,7 +287,7 @@ fn the_kernel_log_and_the_ledger_tell_of_one_subject() {
     assert_eq!(table.key(key(1).into()), None);
     assert!(!table.read_trap(key(1), &entry("p", &[(Event::AlignmentCheck, 4)])));
     assert_eq!(table.key(key(1).into()), Some(key(1)));
-    let processes = table.processes();
+    let processes = processes(&mut table);
     assert_eq!(processes.len(), 1);
     assert_eq!(
         processes[0].traps,
@@ -322,7 +343,11 @@ fn tally(cpuid: u64) -> ExitTally {
 fn everyone_is_named_once_as_a_process_and_once_as_a_vm() {
     let mut table = table(10, 10);
     let unnamed = |table: &mut Table| -> Vec<u32> {
-        table.take_unnamed().iter().map(|who| who.id.pid).collect()
+        table
+            .take_unnamed()
+            .iter()
+            .map(|who| who.subject.pid)
+            .collect()
     };
     table.read_trap(key(1), &entry("p", &[(FATAL, 1)]));
     table.read_trap(key(1), &entry("p", &[(FATAL, 2)]));
@@ -330,12 +355,12 @@ fn everyone_is_named_once_as_a_process_and_once_as_a_vm() {
     table.name(&identity(1, "web", Some(UUID)));
     table.read_trap(key(1), &entry("p", &[(FATAL, 3)]));
     assert!(unnamed(&mut table).is_empty());
-    assert_eq!(table.processes()[0].owner.unit, "vmm.service");
+    assert_eq!(processes(&mut table)[0].owner.unit, "vmm.service");
     // It becomes a VM, perhaps after an execve: its name is asked for then.
     table.read_exits(key(1), &head(), tally(5));
     assert_eq!(unnamed(&mut table), [1]);
     table.name(&identity(1, "web", Some(UUID)));
-    let vms = table.vms();
+    let vms = vms(&mut table);
     assert_eq!((vms[0].vm.as_str(), vms[0].id.as_str()), ("web", UUID));
     table.read_exits(key(1), &head(), tally(6));
     assert!(unnamed(&mut table).is_empty());
@@ -345,9 +370,9 @@ fn everyone_is_named_once_as_a_process_and_once_as_a_vm() {
 fn a_vm_that_comes_back_with_its_uuid_goes_on_in_its_series() {
     let mut table = table(10, 10);
     let now = Instant::now();
-    let sum = |table: &Table| -> u64 {
+    let sum = |table: &mut Table| -> u64 {
         let of = |exits: &BTreeMap<&str, u64>| exits.get("cpuid").copied().unwrap_or(0);
-        let rows = table.vms();
+        let rows = vms(table);
         assert!(rows.iter().all(|row| row.id == UUID), "{rows:?}");
         rows.iter()
             .map(|row| of(&row.exits) + of(&row.carried.exits))
@@ -355,30 +380,30 @@ fn a_vm_that_comes_back_with_its_uuid_goes_on_in_its_series() {
     };
     for (tgid, total) in [(1, 7), (2, 14), (3, 21)] {
         table.read_exits(key(tgid), &head(), tally(7));
-        table.name(&identity(tgid, "web", Some(UUID)));
-        assert_eq!(sum(&table), total);
+        name(&mut table, &identity(tgid, "web", Some(UUID)));
+        assert_eq!(sum(&mut table), total);
         table.end(key(tgid).into(), now);
     }
     table.read_exits(key(4), &head(), tally(7));
-    table.name(&identity(4, "web", Some(UUID)));
+    name(&mut table, &identity(4, "web", Some(UUID)));
     table.expire(now + RETENTION);
-    assert_eq!(table.vms().len(), 1);
-    assert_eq!(sum(&table), 28);
+    assert_eq!(vms(&mut table).len(), 1);
+    assert_eq!(sum(&mut table), 28);
     // Another one that claims it at the same time does not get it.
     table.read_exits(key(5), &head(), tally(1));
-    table.name(&identity(5, "web", Some(UUID)));
-    assert_eq!(table.vms()[1].id, "5-5");
+    name(&mut table, &identity(5, "web", Some(UUID)));
+    assert_eq!(vms(&mut table)[1].id, "5-5");
 }
 
 #[test]
 fn an_id_has_one_name_at_a_time() {
     let mut table = table(10, 10);
     table.read_exits(key(1), &head(), tally(7));
-    table.name(&identity(1, "old", Some(UUID)));
+    name(&mut table, &identity(1, "old", Some(UUID)));
     table.end(key(1).into(), Instant::now());
     table.read_exits(key(2), &head(), tally(8));
-    table.name(&identity(2, "new", Some(UUID)));
-    let names: Vec<String> = table.vms().into_iter().map(|row| row.vm).collect();
+    name(&mut table, &identity(2, "new", Some(UUID)));
+    let names: Vec<String> = vms(&mut table).into_iter().map(|row| row.vm).collect();
     assert_eq!(names, ["new"]);
     assert_eq!(table.tracked()["vm"].used, 1);
 }
@@ -388,22 +413,21 @@ fn a_vm_that_never_ran_is_shown_while_it_lives() {
     let mut table = table(10, 10);
     assert!(table.meet_vm(key(1).into(), b"qemu"));
     assert!(!table.meet_vm(key(1).into(), b"qemu"));
-    assert_eq!(table.take_unnamed().len(), 1);
-    table.name(&identity(1, "web", Some(UUID)));
-    assert_eq!(table.vms()[0].vm, "web");
+    name(&mut table, &identity(1, "web", Some(UUID)));
+    assert_eq!(vms(&mut table)[0].vm, "web");
     table.end(key(1).into(), Instant::now());
-    assert!(table.vms().is_empty());
+    assert!(vms(&mut table).is_empty());
     assert_eq!(table.tracked()["vm"].used, 0);
     // Its UUID is free again.
     table.meet_vm(key(2).into(), b"qemu");
-    table.name(&identity(2, "web", Some(UUID)));
-    assert_eq!(table.vms()[0].id, UUID);
+    name(&mut table, &identity(2, "web", Some(UUID)));
+    assert_eq!(vms(&mut table)[0].id, UUID);
 }
 
 #[test]
 fn a_workload_is_told_every_lock_once() {
     let mut table = table(2, 2);
-    let sum = |table: &Table| -> u64 {
+    let sum = |table: &mut Table| -> u64 {
         let rows = table.workloads();
         assert!(rows.len() <= 1, "{rows:?}");
         rows.iter()
@@ -413,22 +437,22 @@ fn a_workload_is_told_every_lock_once() {
     };
     let check = Event::AlignmentCheck;
     table.read_trap(key(1), &entry("p", &[(check, 9)]));
-    table.name(&identity(1, "", None));
-    assert_eq!(sum(&table), 0);
+    name(&mut table, &identity(1, "", None));
+    assert_eq!(sum(&mut table), 0);
     assert!(table.workloads().is_empty(), "it has no locks");
     table.read_trap(key(1), &entry("p", &[(check, 9), (FATAL, 5)]));
     table.read_trap(key(1), &entry("p", &[(check, 9), (FATAL, 7)]));
     table.count_event(key(1).into(), b"p", Event::UserSplitLockWarned, 1);
-    assert_eq!(sum(&table), 8);
+    assert_eq!(sum(&mut table), 8);
     // Also of processes that have no series of their own, and of those that have gone.
     let now = Instant::now();
     for tgid in 2..=5 {
         table.read_trap(key(tgid), &entry("p", &[(FATAL, 10)]));
-        table.name(&identity(tgid, "", None));
+        name(&mut table, &identity(tgid, "", None));
         table.end(key(tgid).into(), now);
     }
     table.expire(now + RETENTION);
-    assert_eq!(sum(&table), 48);
+    assert_eq!(sum(&mut table), 48);
     assert_eq!(table.overflow()["process"], 30);
     assert_eq!(table.overflow()["workload"], 0);
 }
@@ -443,7 +467,7 @@ fn locks_of_workloads_past_the_limit_are_in_the_overflow() {
     });
     for (tgid, comm) in [(1, "a"), (2, "b"), (3, "b")] {
         table.read_trap(key(tgid), &entry(comm, &[(FATAL, 10)]));
-        table.name(&identity(tgid, "", None));
+        name(&mut table, &identity(tgid, "", None));
     }
     table.read_trap(key(2), &entry("b", &[(FATAL, 11)]));
     assert_eq!(table.workloads().len(), 1);

@@ -1,0 +1,70 @@
+//! What the agent starts from: facts that do not change, and the sources of events.
+
+use splitlock_common::{Event, Hook};
+use tokio::sync::oneshot;
+
+use crate::{
+    host::cpu::CpuFeatures,
+    intake::{
+        kernel_log::{KernelLog, Report},
+        ledgers::Ledgers,
+        records::Records,
+    },
+    probes::{Probe, catalogue::Via, programs::Programs},
+    subjects::{paths::Paths, uevents::VmEvents},
+};
+
+/// What does not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// `uname -r`.
+    pub kernel: String,
+    /// The CPU's features; `None` where its flags could not be read.
+    pub cpu: Option<CpuFeatures>,
+    /// Major and minor number of the kernel.
+    pub kernel_version: Option<(u32, u32)>,
+    /// Entries of the trap ledger.
+    pub trap_entries: usize,
+    /// Rows of the exit ledger.
+    pub exit_rows: usize,
+    /// Subjects that may be watched at a time: each takes a descriptor.
+    pub watched_limit: u64,
+    /// The hooks.
+    pub probes: Vec<Probe>,
+    /// Where the host's file systems are mounted.
+    pub paths: Paths,
+}
+
+impl Facts {
+    /// Whether a hook is the authority for an event.
+    pub fn counts(&self, hook: Hook, event: Event) -> bool {
+        self.probes
+            .iter()
+            .any(|probe| probe.hook == hook && probe.authority.contains(event))
+    }
+
+    /// Whether calls of split-lock functions are followed.
+    pub fn follows_calls(&self) -> bool {
+        self.probes
+            .iter()
+            .any(|probe| matches!(probe.via, Some(Via::Fentry | Via::Kprobe)))
+    }
+}
+
+/// Where events come from.
+pub struct Sources {
+    /// The loaded programs.
+    pub programs: Programs,
+    /// The ledgers.
+    pub ledgers: Ledgers,
+    /// The ring buffer.
+    pub records: Records,
+    /// The kernel log, where it could be opened.
+    pub kernel_log: Option<KernelLog>,
+    /// Reports that were in the kernel log at the start.
+    pub log_history: Option<Vec<Report>>,
+    /// KVM's word of new VMs, where the kernel gives it.
+    pub vm_events: Option<VmEvents>,
+    /// Will tell where the kernel keeps the mode of detection, if it tells.
+    pub mode_address: oneshot::Receiver<u64>,
+}

@@ -1,0 +1,156 @@
+//! A subject's life: it is met, its end is watched, and then its last counts are read and its places
+//! in the ledgers freed.
+
+use std::{io, time::Instant};
+
+use aya::maps::MapError;
+use splitlock_common::{
+    Hook, Loss, classify,
+    ledger::{SubjectKey, VcpuKey},
+};
+use tracing::{debug, warn};
+
+use super::Agent;
+use crate::subjects::{SubjectId, death, process};
+
+impl Agent {
+    /// Reads what the ledgers hold of a subject that they have not told of yet.
+    pub(super) fn meet(&mut self, key: SubjectKey) -> Result<(), MapError> {
+        if self.table.is_full() {
+            self.expire();
+        }
+        let mut is_new = false;
+        if let Some(entry) = self.ledgers.trap(key)? {
+            is_new |= self.table.read_trap(key, &entry);
+            debug!(pid = key.tgid, "a subject with events");
+        }
+        if let Some((head, tally)) = self.vcpus.tally(key, &self.ledgers.rows) {
+            is_new |= self.table.read_exits(key, &head, tally);
+            debug!(pid = key.tgid, "a VM");
+        }
+        if is_new {
+            self.watch(key.into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn watch(&mut self, id: SubjectId) {
+        let result = if self.watched < self.facts.watched_limit {
+            death::watch(&self.facts.paths, id, &self.deaths)
+        } else {
+            Err(io::Error::other("too few file descriptors"))
+        };
+        match result {
+            Ok(()) => self.watched += 1,
+            Err(error) => {
+                if self.unwatched.is_empty() {
+                    warn!(pid = id.pid, %error, "its end cannot be watched yet; tried again at each scrape");
+                }
+                self.unwatched.push(id);
+            }
+        }
+    }
+
+    /// Finds the rows that were claimed without a record's telling so.
+    pub(super) fn find_rows(&mut self) -> Result<(), MapError> {
+        if self.ledgers.host().rows_claimed == self.vcpus.seen() {
+            return Ok(());
+        }
+        let unknown: Vec<VcpuKey> = self
+            .ledgers
+            .vcpus()
+            .filter(|vcpu| !matches!(vcpu, Ok(vcpu) if self.vcpus.knows(vcpu)))
+            .collect::<Result<_, _>>()?;
+        for vcpu in unknown {
+            let row = self.ledgers.row_of(vcpu)?;
+            self.vcpus.add(vcpu, row, &self.ledgers.rows);
+        }
+        Ok(())
+    }
+
+    /// Gives rows back whose thread has ended before its VM, once they get scarce. Each time looks
+    /// at all rows, so it waits for more claims in between.
+    pub(super) fn reclaim_rows(&mut self) -> Result<(), MapError> {
+        let rows = self.facts.exit_rows;
+        let since = self.vcpus.seen() - self.reclaimed_at;
+        if self.vcpus.claimed() < rows / 4 * 3 || since <= rows as u64 / 16 {
+            return Ok(());
+        }
+        self.reclaimed_at = self.vcpus.seen();
+        let paths = &self.facts.paths;
+        let has_ended =
+            |vcpu: &VcpuKey| !process::has_thread(paths, vcpu.subject().tgid, vcpu.tid());
+        for (vcpu, row) in self.vcpus.remove_ended(&self.ledgers.rows, has_ended) {
+            self.ledgers.free_vcpu(vcpu, row)?;
+        }
+        Ok(())
+    }
+
+    /// A subject has ended: its last counts are read, then its places in the ledgers are freed.
+    pub(super) fn bury(&mut self, id: SubjectId) {
+        let key = match self.table.key(id) {
+            Some(key) => Ok(Some(key)),
+            None => self.find_key(id),
+        };
+        let result = key.and_then(|key| key.map_or(Ok(()), |key| self.read_last(key)));
+        if let Err(error) = result {
+            warn!(pid = id.pid, %error, "the last counts of an ended subject cannot be read or freed");
+        }
+        self.table.end(id, Instant::now());
+    }
+
+    /// Looks for a subject that the kernel log or KVM told of in the ledgers, which may have it
+    /// without having said so.
+    pub(super) fn find_key(&mut self, id: SubjectId) -> Result<Option<SubjectKey>, MapError> {
+        self.find_rows()?;
+        if let Some(key) = self.vcpus.vms().find(|key| SubjectId::from(*key) == id) {
+            return Ok(Some(key));
+        }
+        for item in self.ledgers.traps() {
+            let (key, _) = item?;
+            if SubjectId::from(key) == id {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn read_last(&mut self, key: SubjectKey) -> Result<(), MapError> {
+        if let Some(entry) = self.ledgers.trap(key)? {
+            self.table.read_trap(key, &entry);
+            self.ledgers.free_trap(key)?;
+        }
+        self.find_rows()?;
+        if let Some((head, tally)) = self.vcpus.tally(key, &self.ledgers.rows) {
+            self.table.read_exits(key, &head, tally);
+        }
+        for (vcpu, row) in self.vcpus.remove(key) {
+            self.ledgers.free_vcpu(vcpu, row)?;
+        }
+        self.count_unseen(key)
+    }
+
+    /// Counts the last traps of a dead subject's threads, if their return was not seen.
+    pub(super) fn count_unseen(&mut self, key: SubjectKey) -> Result<(), MapError> {
+        // Where the pid is another's already, the calls may be its.
+        if !self.follows_calls || process::start_ticks(&self.facts.paths, key.tgid).is_ok() {
+            return Ok(());
+        }
+        let mode = self.monitor.detection().mode;
+        for (call_key, call) in self.ledgers.take_calls(key.tgid)? {
+            let hook = Hook::ALL
+                .into_iter()
+                .find(|hook| *hook as u32 == call_key.hook);
+            let event = hook.and_then(|hook| {
+                classify::unseen_return(hook, call.eflags, call.sigbus != 0, mode)
+                    .filter(|event| self.facts.counts(hook, *event))
+            });
+            self.table.add_lost(Loss::ReturnUnseen, 1);
+            if let Some(event) = event {
+                self.table
+                    .count_event(key.into(), b"", event, call.entered_ns);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! The agent at work: one task that owns the ledgers and the table, and answers for snapshots.
+//!
+//! The ledgers are read for a snapshot and at a subject's death, not by a timer.
+
+mod facts;
+mod life;
+mod log;
+mod show;
+mod vms;
+mod waiting;
+
+use std::{future::pending, io};
+
+use aya::maps::MapError;
+use splitlock_common::{
+    Loss,
+    record::{KIND_EVENT, KIND_VCPU, Record},
+};
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+
+pub use self::facts::{Facts, Sources};
+use self::{log::LogReports, vms::VmWatch, waiting::Waiting};
+use crate::{
+    detection::Monitor,
+    host,
+    intake::{
+        kernel_log::{Batch, KernelLog},
+        ledgers::Ledgers,
+        records::Records,
+        vcpus::{Vcpus, vcpu_of},
+    },
+    probes::programs::Programs,
+    subjects::{
+        SubjectId,
+        identity::{Identity, Why},
+        inquiries::Inquiries,
+        resolver::Resolver,
+    },
+    table::{Table, snapshot::Snapshot, stories::Stories},
+};
+
+/// A question: what is there to show? The answer fails only if the kernel refuses a ledger.
+pub type Request = oneshot::Sender<Result<Snapshot, MapError>>;
+
+/// The agent's state. One task owns it.
+struct Agent {
+    facts: Facts,
+    follows_calls: bool,
+    monitor: Monitor,
+    mode_address: Option<u64>,
+    programs: Programs,
+    ledgers: Ledgers,
+    vcpus: Vcpus,
+    /// Claims of rows that were seen when rows were given back last.
+    reclaimed_at: u64,
+    table: Table,
+    stories: Stories,
+    inquiries: Inquiries,
+    log_reports: LogReports,
+    log_history: Option<LogReports>,
+    deaths: mpsc::UnboundedSender<SubjectId>,
+    /// Subjects whose end is watched.
+    watched: u64,
+    /// Subjects whose end could not be watched, as no descriptor was free.
+    unwatched: Vec<SubjectId>,
+}
+
+/// Runs until nobody can ask any more.
+pub async fn run(
+    sources: Sources,
+    table: Table,
+    facts: Facts,
+    monitor: Monitor,
+    mut requests: mpsc::Receiver<Request>,
+) {
+    let (deaths, mut dead) = mpsc::unbounded_channel();
+    let mut kernel_log = sources.kernel_log;
+    let mut records_source = Some(sources.records);
+    let mut mode_address = Some(sources.mode_address);
+    let mut vm_watch = VmWatch::start(sources.vm_events, facts.paths.clone());
+    let mut waiting = Waiting::default();
+    let mut agent = Agent {
+        follows_calls: facts.follows_calls(),
+        inquiries: Inquiries::of(Resolver::new(facts.paths.clone())),
+        facts,
+        monitor,
+        mode_address: None,
+        programs: sources.programs,
+        ledgers: sources.ledgers,
+        vcpus: Vcpus::default(),
+        reclaimed_at: 0,
+        table,
+        stories: Stories::default(),
+        log_reports: LogReports::default(),
+        log_history: sources.log_history.map(|history| {
+            let mut reports = LogReports::default();
+            reports.add(&history);
+            reports
+        }),
+        deaths,
+        watched: 0,
+        unwatched: vec![],
+    };
+    agent.look_at_host();
+    let mut records = vec![];
+    loop {
+        tokio::select! {
+            request = requests.recv() => match request {
+                Some(request) => agent.take_request(request, &mut waiting),
+                None => return,
+            },
+            () = waiting.is_over() => agent.answer(&mut waiting),
+            identity = agent.inquiries.next() => {
+                agent.take_name(&identity);
+                if agent.inquiries.is_idle() {
+                    agent.answer(&mut waiting);
+                }
+            }
+            Some(subject) = dead.recv() => {
+                agent.watched -= 1;
+                agent.bury(subject);
+            }
+            result = next_records(&mut records_source, &mut records) => match result {
+                Ok(()) => agent.take_records(&mut records),
+                Err(error) => {
+                    warn!(%error, "the ring buffer cannot be read any more; counts go on, stories end");
+                    records_source = None;
+                }
+            },
+            found = vm_watch.next() => agent.meet_vms(&found),
+            address = known(&mut mode_address) => {
+                mode_address = None;
+                agent.mode_address = address;
+                agent.look_at_host();
+            }
+            result = next_log(&mut kernel_log) => match result {
+                Ok(batch) => agent.take_log(&batch),
+                Err(error) => {
+                    warn!(%error, "the kernel log cannot be read any more");
+                    kernel_log = None;
+                }
+            },
+        }
+        agent.ask_who_is_new();
+    }
+}
+
+async fn next_records(source: &mut Option<Records>, records: &mut Vec<Record>) -> io::Result<()> {
+    match source {
+        Some(source) => source.next(records).await,
+        None => pending().await,
+    }
+}
+
+async fn known(address: &mut Option<oneshot::Receiver<u64>>) -> Option<u64> {
+    match address {
+        // The sender goes without a word where the kernel does not tell.
+        Some(address) => address.await.ok(),
+        None => pending().await,
+    }
+}
+
+async fn next_log(log: &mut Option<KernelLog>) -> io::Result<Batch> {
+    match log {
+        Some(log) => log.next().await,
+        None => pending().await,
+    }
+}
+
+impl Agent {
+    /// Records bring two things: the story, and the news of a subject, which is watched from then
+    /// on. The counts are in the ledgers.
+    fn take_records(&mut self, records: &mut Vec<Record>) {
+        for record in records.drain(..) {
+            if record.kind == KIND_VCPU {
+                self.vcpus
+                    .add(vcpu_of(&record), record.event, &self.ledgers.rows);
+                if let Err(error) = self.reclaim_rows() {
+                    warn!(%error, "rows of ended vCPU threads cannot be freed");
+                }
+            }
+            if self.table.key(record.subject.into()).is_none()
+                && let Err(error) = self.meet(record.subject)
+            {
+                warn!(pid = record.subject.tgid, %error, "a new subject's ledger entry cannot be read");
+            }
+            if record.kind == KIND_EVENT {
+                self.stories.add(record);
+            }
+        }
+    }
+
+    /// Reads what may have changed about the host, and tells the programs.
+    fn look_at_host(&mut self) {
+        self.monitor.read_mitigation(host::mitigation());
+        if let Some(value) = self
+            .mode_address
+            .and_then(|address| self.programs.read_word(address))
+        {
+            self.monitor.read_memory(value);
+        }
+        if let Err(error) = self.programs.tell(self.monitor.settings()) {
+            warn!(%error, "the programs cannot be told the mode of detection");
+        }
+    }
+
+    /// Names a subject, and counts once for each cause what could not be learnt of it.
+    fn take_name(&mut self, identity: &Identity) {
+        for (why, loss) in [
+            (Why::Ended, Loss::IdentityEnded),
+            (Why::Overdue, Loss::IdentityOverdue),
+            (Why::Unreadable, Loss::IdentityUnreadable),
+        ] {
+            if identity.missing.iter().any(|missing| missing.why == why) {
+                self.table.add_lost(loss, 1);
+            }
+        }
+        self.table.name(identity);
+    }
+
+    /// Asks who the subjects are that are new, and may not be there for long.
+    fn ask_who_is_new(&mut self) {
+        for question in self.table.take_unnamed() {
+            self.inquiries.ask(question);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What there is to show.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem,
+    time::Instant,
+};
+
+use aya::maps::MapError;
+use splitlock_common::{Event, Hook, Origin};
+
+use super::{Agent, log::LogReports};
+use crate::{
+    host::{
+        clock::{boot_ns, unix_seconds},
+        cpu::CpuFeatures,
+    },
+    memory,
+    probes::{Probe, catalogue::Via, meaning},
+    table::snapshot::{Fullness, HostFacts, LedgerFullness, ProbeRow, SCHEMA, Snapshot},
+};
+
+/// Subjects that go at once, from which on it is worth to give their memory back.
+const CROWD: usize = 500;
+
+impl Agent {
+    /// A snapshot of what was read.
+    pub(super) fn snapshot(&mut self, ledgers: LedgerFullness) -> Snapshot {
+        // Again, so that the host's totals are never behind the subjects'.
+        self.table.read_host(self.ledgers.host());
+        Snapshot {
+            schema: SCHEMA,
+            taken_at: unix_seconds(boot_ns()),
+            host: self.host_facts(),
+            host_traps: self.table.host_traps(),
+            processes: self.table.processes(),
+            vms: self.table.vms(),
+            workloads: self.table.workloads(),
+            overflow_traps: self.table.overflow(),
+            lost: self.table.lost(),
+            tracked: self.table.tracked(),
+            ledgers,
+            probes: self.probes(),
+            kernel_log_reports: self.log_reports.by_name(),
+            kernel_log_history: self.log_history.map(LogReports::by_name),
+            recent: self.stories.tell(),
+        }
+    }
+
+    /// Reads the ledgers, and tells how full they are.
+    pub(super) fn read_all(&mut self) -> Result<LedgerFullness, MapError> {
+        // An entry that a new subject inserts meanwhile may be missed; the next reading has it.
+        let mut news = vec![];
+        let mut entries = 0;
+        for item in self.ledgers.traps() {
+            let (key, entry) = item?;
+            entries += 1;
+            if self.table.read_trap(key, &entry) {
+                news.push(key);
+            }
+        }
+        self.find_rows()?;
+        self.reclaim_rows()?;
+        for key in self.vcpus.vms() {
+            if let Some((head, tally)) = self.vcpus.tally(key, &self.ledgers.rows)
+                && self.table.read_exits(key, &head, tally)
+            {
+                news.push(key);
+            }
+        }
+        let again = mem::take(&mut self.unwatched);
+        for id in again.into_iter().chain(news.into_iter().map(Into::into)) {
+            self.watch(id);
+        }
+        let fullness = |used: usize, limit: usize| Fullness {
+            used: used as u64,
+            limit: limit as u64,
+        };
+        Ok(BTreeMap::from([
+            ("traps", fullness(entries, self.facts.trap_entries)),
+            (
+                "exits",
+                fullness(self.vcpus.claimed(), self.facts.exit_rows),
+            ),
+        ]))
+    }
+
+    /// Lets go of those that ended long enough ago.
+    pub(super) fn expire(&mut self) {
+        if self.table.expire(Instant::now()) >= CROWD {
+            memory::give_back();
+        }
+    }
+
+    fn host_facts(&self) -> HostFacts {
+        let reported = self.table.host_count(Event::GuestBusLockReported) > 0;
+        let sees = [
+            (Origin::User, self.monitor.sees_user()),
+            (Origin::Guest, self.monitor.sees_guest(reported)),
+        ];
+        let detection = self.monitor.detection();
+        HostFacts {
+            kernel: self.facts.kernel.clone(),
+            cpu_features: self.facts.cpu.map(CpuFeatures::by_name).unwrap_or_default(),
+            detection_mode: detection.mode.name(),
+            detection_source: detection.source.name(),
+            sees: sees
+                .into_iter()
+                .filter_map(|(origin, sees)| Some((origin.name(), sees?)))
+                .collect(),
+            mitigation: self.monitor.mitigation(),
+            changes: self.monitor.changes(),
+        }
+    }
+
+    fn probes(&self) -> Vec<ProbeRow> {
+        let missed: HashMap<Hook, u64> = self.programs.missed().collect();
+        let mode = self.monitor.detection().mode;
+        let row = |probe: &Probe| {
+            let Probe {
+                hook,
+                via,
+                authority: _,
+                counts_exits: _,
+                refusals,
+            } = probe;
+            ProbeRow {
+                probe: hook.name(),
+                via: via.map(Via::name),
+                counts: meaning::counts(probe, self.facts.kernel_version, mode).name(),
+                refused: refusals
+                    .iter()
+                    .map(|refusal| format!("{}: {}", refusal.via.name(), refusal.reason))
+                    .collect(),
+                missed: missed.get(hook).copied(),
+            }
+        };
+        self.facts.probes.iter().map(row).collect()
+    }
+}

@@ -1,0 +1,134 @@
+//! VMs that have not run yet, or ran before the agent did: by KVM's uevents, and by the open files
+//! of all processes.
+
+use std::{future::pending, io, thread};
+
+use tokio::{
+    io::unix::AsyncFd,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
+use tracing::{debug, warn};
+
+use super::Agent;
+use crate::{
+    readiness::readable,
+    subjects::{
+        SubjectId,
+        paths::Paths,
+        process,
+        uevents::{Received, VmEventKind, VmEvents},
+        vms,
+    },
+};
+
+/// A process that has a VM, and its comm.
+pub struct FoundVm {
+    id: SubjectId,
+    comm: Vec<u8>,
+}
+
+/// Finds VMs as they come, and those that are there already.
+pub struct VmWatch {
+    events: Option<AsyncFd<VmEvents>>,
+    paths: Paths,
+    scans: UnboundedReceiver<Vec<FoundVm>>,
+    scanner: UnboundedSender<Vec<FoundVm>>,
+}
+
+impl VmWatch {
+    /// Starts with a look at all processes, in a thread of its own: there may be thousands.
+    pub fn start(events: Option<VmEvents>, paths: Paths) -> Self {
+        let events = events.and_then(|events| {
+            readable(events)
+                .inspect_err(|error| warn!(%error, "KVM's uevents cannot be waited for"))
+                .ok()
+        });
+        let (scanner, scans) = unbounded_channel();
+        let watch = Self {
+            events,
+            paths,
+            scans,
+            scanner,
+        };
+        watch.scan();
+        watch
+    }
+
+    fn scan(&self) {
+        let (paths, scanner) = (self.paths.clone(), self.scanner.clone());
+        let look = move || match vms::vms(&paths) {
+            Ok(ids) => {
+                let found = ids.into_iter().map(|id| found(&paths, id)).collect();
+                // The agent may be ending.
+                let _ = scanner.send(found);
+            }
+            Err(error) => warn!(%error, "VMs that are there already cannot be looked for"),
+        };
+        if let Err(error) = thread::Builder::new()
+            .name("vm-scan".to_owned())
+            .spawn(look)
+        {
+            warn!(%error, "no thread to look for VMs");
+        }
+    }
+
+    /// The next VMs that were found; waits for ever if there can be none.
+    pub async fn next(&mut self) -> Vec<FoundVm> {
+        tokio::select! {
+            Some(found) = self.scans.recv() => found,
+            event = next_event(&mut self.events) => match event {
+                Ok(Some(Received::Event(event))) if event.kind == VmEventKind::Create => {
+                    owner(&self.paths, event.tid).into_iter().collect()
+                }
+                // A VM's end is its process's, or of no interest.
+                Ok(Some(Received::Event(_)) | None) => vec![],
+                Ok(Some(Received::Overrun)) => {
+                    debug!("uevents were lost; looking at all processes");
+                    self.scan();
+                    vec![]
+                }
+                Err(error) => {
+                    warn!(%error, "KVM's uevents cannot be read any more; VMs are found as they run");
+                    self.events = None;
+                    vec![]
+                }
+            },
+        }
+    }
+}
+
+async fn next_event(events: &mut Option<AsyncFd<VmEvents>>) -> io::Result<Option<Received>> {
+    let Some(events) = events else {
+        return pending().await;
+    };
+    let mut ready = events.readable().await?;
+    let event = ready.get_inner().next()?;
+    if event.is_none() {
+        ready.clear_ready();
+    }
+    Ok(event)
+}
+
+/// The process of a thread that has just created a VM; `None` if it is gone already.
+fn owner(paths: &Paths, tid: u32) -> Option<FoundVm> {
+    let pid = process::thread_group(paths, tid).ok()?;
+    let start_ticks = process::start_ticks(paths, pid).ok()?;
+    Some(found(paths, SubjectId { pid, start_ticks }))
+}
+
+fn found(paths: &Paths, id: SubjectId) -> FoundVm {
+    // The VM's name comes later; this is for one whose process is gone by then.
+    let comm = process::comm(paths, id.pid).unwrap_or_default();
+    FoundVm { id, comm }
+}
+
+impl Agent {
+    /// Takes VMs in.
+    pub(super) fn meet_vms(&mut self, found: &[FoundVm]) {
+        for FoundVm { id, comm } in found {
+            if self.table.meet_vm(*id, comm) {
+                self.watch(*id);
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Requests that wait for the names of new subjects.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{Agent, Request};
+use crate::table::snapshot::LedgerFullness;
+
+/// How long an answer waits for names. A subject without one is not shown yet, as its labels would
+/// be others than at the next scrape.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The requests, and what was read for them.
+#[derive(Default)]
+pub struct Waiting {
+    requests: Vec<Request>,
+    read: Option<(Instant, LedgerFullness)>,
+}
+
+impl Waiting {
+    /// Waits until the answers cannot wait any longer; for ever while nobody does.
+    pub async fn is_over(&self) {
+        match &self.read {
+            Some((since, _)) => sleep_until(*since + PATIENCE).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Agent {
+    /// Reads the ledgers for a request, and answers it if all subjects have names.
+    pub(super) fn take_request(&mut self, request: Request, waiting: &mut Waiting) {
+        if waiting.read.is_none() {
+            self.look_at_host();
+            self.expire();
+            match self.read_all() {
+                Ok(ledgers) => waiting.read = Some((Instant::now(), ledgers)),
+                Err(error) => {
+                    // Nobody waits any more where the connection was closed.
+                    let _ = request.send(Err(error));
+                    return;
+                }
+            }
+            self.ask_who_is_new();
+        }
+        waiting.requests.push(request);
+        if self.inquiries.is_idle() {
+            self.answer(waiting);
+        }
+    }
+
+    /// Answers all that wait.
+    pub(super) fn answer(&mut self, waiting: &mut Waiting) {
+        let Some((_, ledgers)) = waiting.read.take() else {
+            return;
+        };
+        let snapshot = self.snapshot(ledgers);
+        for request in waiting.requests.drain(..) {
+            // Nobody waits any more where the connection was closed.
+            let _ = request.send(Ok(snapshot.clone()));
+        }
+    }
+}
