@@ -2,13 +2,14 @@
 
 use aya_ebpf::{
     EbpfContext,
-    macros::{raw_tracepoint, tracepoint},
+    macros::raw_tracepoint,
     programs::{RawTracePointContext, TracePointContext},
 };
 use splitlock_common::{Hook, Loss, classify};
 
 use crate::{
     DONE,
+    classic::classic_tracepoint,
     config::{self, ABSENT, KVM_EXITS_LOCKS},
     exit_ledger::count_userspace_exit,
     kvm_exit::count_vm_exit,
@@ -26,12 +27,12 @@ pub fn enter_kvm_inj_exception_raw(ctx: RawTracePointContext) -> u32 {
     DONE
 }
 
-/// The classic rung: the same fields from the record.
-#[tracepoint(category = "kvm", name = "kvm_inj_exception")]
-pub fn enter_kvm_inj_exception(ctx: TracePointContext) -> u32 {
-    try_inj_exception_record(&ctx).unwrap_or_else(lost);
-    DONE
-}
+classic_tracepoint!(
+    /// The classic rung: the same fields from the record.
+    enter_kvm_inj_exception,
+    "tracepoint/kvm/kvm_inj_exception",
+    try_inj_exception_record
+);
 
 #[inline(always)]
 fn try_inj_exception_record(ctx: &TracePointContext) -> Result<(), Loss> {
@@ -62,12 +63,12 @@ pub fn enter_kvm_userspace_exit_raw(ctx: RawTracePointContext) -> u32 {
     DONE
 }
 
-/// The classic rung: the same fields from the record.
-#[tracepoint(category = "kvm", name = "kvm_userspace_exit")]
-pub fn enter_kvm_userspace_exit(ctx: TracePointContext) -> u32 {
-    try_userspace_exit_record(&ctx).unwrap_or_else(lost);
-    DONE
-}
+classic_tracepoint!(
+    /// The classic rung: the same fields from the record.
+    enter_kvm_userspace_exit,
+    "tracepoint/kvm/kvm_userspace_exit",
+    try_userspace_exit_record
+);
 
 #[inline(always)]
 fn try_userspace_exit_record(ctx: &TracePointContext) -> Result<(), Loss> {
@@ -92,12 +93,12 @@ fn try_userspace_exit(ctx: &impl EbpfContext, reason: u32, errno: i32) -> Result
     counted
 }
 
-/// The classic record of `kvm_exit`; its layout differs between kernels.
-#[tracepoint(category = "kvm", name = "kvm_exit")]
-pub fn enter_kvm_exit(ctx: TracePointContext) -> u32 {
-    try_exit(&ctx).unwrap_or_else(lost);
-    DONE
-}
+classic_tracepoint!(
+    /// The classic record of `kvm_exit`; its layout differs between kernels.
+    enter_kvm_exit,
+    "tracepoint/kvm/kvm_exit",
+    try_exit
+);
 
 /// The same record, laid out by whoever runs this by `BPF_PROG_TEST_RUN`: a raw tracepoint's context
 /// is then the caller's bytes. It is attached to nothing; tests count exits by it that no CPU at

@@ -7,6 +7,7 @@
 // The atomic addition of `trap_ledger`, and what the verifier must see in `exit_ledger`.
 #![feature(asm_experimental_arch)]
 
+mod classic;
 mod config;
 mod exit_ledger;
 mod kvm;
@@ -19,7 +20,7 @@ mod split_lock;
 mod task;
 mod trap_ledger;
 
-/// What a probe gives back; the kernel ignores it for the program types used here.
+/// What all other probes give back; it means nothing to anybody.
 const DONE: u32 = 0;
 
 /// Helpers such as `bpf_probe_read_kernel` are open to GPL-compatible programs only.

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     EbpfContext,
     helpers::bpf_get_current_pid_tgid,
-    macros::{raw_tracepoint, tracepoint},
+    macros::raw_tracepoint,
     programs::{RawTracePointContext, TracePointContext},
 };
 use aya_log_ebpf::debug;
@@ -14,7 +14,9 @@ use splitlock_common::{
 };
 
 use crate::{
-    DONE, config,
+    DONE,
+    classic::classic_tracepoint,
+    config,
     maps::CALLS,
     record::Detail,
     task::{SignalState, UserRegisters, read},
@@ -32,12 +34,12 @@ pub fn enter_signal_generate_raw(ctx: RawTracePointContext) -> u32 {
     DONE
 }
 
-/// The classic rung: the same fields from the record.
-#[tracepoint(category = "signal", name = "signal_generate")]
-pub fn enter_signal_generate(ctx: TracePointContext) -> u32 {
-    try_classic(&ctx).unwrap_or_else(lost);
-    DONE
-}
+classic_tracepoint!(
+    /// The classic rung: the same fields from the record.
+    enter_signal_generate,
+    "tracepoint/signal/signal_generate",
+    try_classic
+);
 
 #[inline(always)]
 fn try_raw(ctx: &RawTracePointContext) -> Result<(), Loss> {
