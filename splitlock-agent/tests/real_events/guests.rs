@@ -72,7 +72,8 @@ fn vm_id(pid: u32) -> String {
     format!("{pid}-{start}")
 }
 
-fn vm(pid: u32, comm: &str) -> String {
+/// The labels of a VM that has only its VMM's comm for a name.
+pub fn vm(pid: u32, comm: &str) -> String {
     format!(r#"vm="{comm}",id="{}""#, vm_id(pid))
 }
 
@@ -108,7 +109,7 @@ fn seen(results: &Results) -> BTreeMap<String, u64> {
 /// Both sides agree, exactly. Only on a preemptible kernel may something be missing: what the
 /// kernel says that it skipped, while a task that it preempted inside `bpf(2)` waited.
 #[track_caller]
-fn assert_exits(metrics: &Metrics, vm: &str, results: &Results) {
+pub fn assert_exits(metrics: &Metrics, vm: &str, results: &Results) {
     let (shown, seen) = (userspace_exits(metrics, vm), seen(results));
     let sum = |exits: &BTreeMap<String, u64>| exits.values().sum::<u64>();
     let missed = metrics.count(r#"splitlock_probe_missed_total{probe="kvm_userspace_exit"}"#);

@@ -9,6 +9,7 @@ mod events;
 mod exit_records;
 mod exits;
 mod guests;
+mod kernel_count;
 mod modes;
 mod processes;
 mod prometheus;

@@ -30,8 +30,8 @@ pub enum Requirement {
     Mitigation,
     /// A kernel that runs raw tracepoints' programs on what they are given.
     ExitRecords,
-    /// The kernel's histograms on a `kvm_exit` that fires.
-    ExitHistogram,
+    /// The kernel's own counters of `kvm_exit`: perf's, and tracefs with its number.
+    ExitCounters,
     /// BTF of KVM's vendor module (modules have BTF from 5.11 on).
     VcpuTypes,
     /// A kernel whose tasks are not preempted inside programs on fentry.
@@ -63,10 +63,7 @@ impl Requirement {
             Self::BusLocks => trap_module::bus_lock_available(),
             Self::Ratelimit => trap_module::ratelimit_available(),
             Self::ExitRecords => newer_than((5, 10), "no BPF_PROG_TEST_RUN of raw tracepoints"),
-            Self::ExitHistogram => match fs::exists(exits::folder().join("hist")) {
-                Ok(true) => Ok(()),
-                _ => Err("no histogram of kvm_exit: tracefs, or CONFIG_HIST_TRIGGERS".to_owned()),
-            },
+            Self::ExitCounters => exits::KVM_EXIT.check(),
             Self::VcpuTypes => {
                 let files = ["kvm_intel", "kvm_amd"].map(|name| format!("/sys/kernel/btf/{name}"));
                 if files.iter().any(|file| fs::exists(file).unwrap_or(false)) {

@@ -1,13 +1,15 @@
-//! A minimal VMM whose guests raise real #AC or real exits to user space.
+//! A minimal VMM whose guests raise real #AC or real exits.
 //!
 //! The results are what KVM_RUN returned, under the names that the exporter uses as `reason`: the
 //! tracepoint `kvm:kvm_userspace_exit` fires once on each return of KVM_RUN (v6.18
 //! virt/kvm/kvm_main.c, kvm_vcpu_ioctl).
 
+mod code;
+
 use std::str::FromStr;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
-use std::{fs, io, thread};
+use std::{fs, io, ptr, thread};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use kvm_bindings::{
@@ -52,6 +54,10 @@ pub enum Guest {
     AlignmentCheck,
     /// Writes to a port in a real-mode guest: `io`. Each vCPU then halts: `hlt`.
     PortIo,
+    /// One exit for each of several reasons in every round, from 32-bit code: a write to a port
+    /// (`io`), a halt (`hlt`), a CPUID, an RDMSR and a WRMSR, a write to a page that has no memory
+    /// yet, and a write to an address that never has (`mmio`).
+    EachReason,
     /// Nothing: KVM_RUN returns EINTR at once, which is a `restart`.
     Interrupted,
     /// The same, each KVM_RUN in a thread of its own, which ends before the next one begins.
@@ -60,9 +66,10 @@ pub enum Guest {
 
 impl Guest {
     /// All guests.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::AlignmentCheck,
         Self::PortIo,
+        Self::EachReason,
         Self::Interrupted,
         Self::Successive,
     ];
@@ -72,6 +79,7 @@ impl Guest {
         match self {
             Self::AlignmentCheck => "alignment-check",
             Self::PortIo => "port-io",
+            Self::EachReason => "each-reason",
             Self::Interrupted => "interrupted",
             Self::Successive => "successive",
         }
@@ -93,7 +101,7 @@ impl FromStr for Guest {
 }
 
 /// Runs one VM until its vCPUs have together done `count` of what `guest` does, and returns what
-/// KVM_RUN returned: `io`, `hlt`, `shutdown`, `intr`, and `restart` for EINTR. Fails on anything else.
+/// KVM_RUN returned: `io`, `hlt`, `mmio`, `shutdown`, `intr`, and `restart` for EINTR. Fails on anything else.
 ///
 /// Each vCPU has a thread called `vcpu-N`, and they begin together. The threads and the VM stay
 /// until the process ends, as a real VMM's do.
@@ -138,6 +146,21 @@ pub fn make(guest: Guest, count: u64, vcpus: u32) -> Result<Results> {
     Ok(results)
 }
 
+/// Runs two VMs at a time, each with one vCPU, which does its part of `counts`.
+pub fn make_two(guest: Guest, counts: [u64; 2]) -> Result<Results> {
+    thread::scope(|scope| {
+        let vms = counts.map(|count| scope.spawn(move || make(guest, count, 1)));
+        let mut results = Results::default();
+        for vm in vms {
+            let Ok(vm) = vm.join() else {
+                bail!("the thread of a VM panicked");
+            };
+            results.merge(&vm?);
+        }
+        Ok(results)
+    })
+}
+
 // The guest's physical memory, which is also its linear memory.
 const CODE: u64 = 0x1000;
 const PML4: u64 = 0x2000;
@@ -148,29 +171,16 @@ const STACKS: u64 = 0xf000;
 const STACK_SIZE: u64 = 0x100;
 const MEMORY_SIZE: usize = 0x10000;
 const MAX_VCPUS: u32 = 64;
+/// Memory that is there when it is first written to, a part for each vCPU.
+const UNTOUCHED: u64 = 0x10_0000;
+const UNTOUCHED_PER_VCPU: u64 = 4096 * MAX_ROUNDS;
+/// Rounds of one vCPU through [`code::EACH_REASON`].
+const MAX_ROUNDS: u64 = 1024;
+/// Where there is never memory.
+const NO_MEMORY: u64 = 0xd000_0000;
 
 #[repr(align(4096))]
 struct Memory([u8; MEMORY_SIZE]);
-
-/// 64-bit code. What follows the load runs only if the load did not trap; with IOPL 3 it ends in
-/// KVM_EXIT_IO, which is not taken for the shutdown.
-#[rustfmt::skip]
-const ALIGNMENT_CHECK: [u8; 18] = [
-    0x9c,                                     // pushfq
-    0x81, 0x0c, 0x24, 0x00, 0x00, 0x04, 0x00, // or dword ptr [rsp], 0x40000
-    0x9d,                                     // popfq
-    0x8b, 0x04, 0x25, 0x01, 0x50, 0x00, 0x00, // mov eax, [0x5001]
-    0xe6, 0x10,                               // out 0x10, al
-];
-
-/// Real-mode code. ECX holds how often, and is above 0.
-#[rustfmt::skip]
-const PORT_IO: [u8; 7] = [
-    0xe6, 0x10, // again: out 0x10, al
-    0x66, 0x49, // dec ecx
-    0x75, 0xfa, // jnz again
-    0xf4,       // hlt
-];
 
 fn new_vm(kvm: &Kvm, guest: Guest) -> Result<VmFd> {
     let mut memory = Box::new(Memory([0; MEMORY_SIZE]));
@@ -178,8 +188,9 @@ fn new_vm(kvm: &Kvm, guest: Guest) -> Result<VmFd> {
         memory.0[address as usize..][..bytes.len()].copy_from_slice(bytes);
     };
     match guest {
-        Guest::AlignmentCheck => write(CODE, &ALIGNMENT_CHECK),
-        Guest::PortIo | Guest::Interrupted | Guest::Successive => write(CODE, &PORT_IO),
+        Guest::AlignmentCheck => write(CODE, &code::ALIGNMENT_CHECK),
+        Guest::EachReason => write(CODE, &code::EACH_REASON),
+        Guest::PortIo | Guest::Interrupted | Guest::Successive => write(CODE, &code::PORT_IO),
     }
     // Present, writable, user; the last is a page of 2 MiB at 0.
     write(PML4, &(PDPT | 0x7).to_le_bytes());
@@ -198,7 +209,44 @@ fn new_vm(kvm: &Kvm, guest: Guest) -> Result<VmFd> {
     // SAFETY: the memory was leaked, so it stays for as long as the guest may write to it, and
     // nothing here reads or writes it any more.
     unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")?;
+    if guest == Guest::EachReason {
+        add_untouched_memory(&vm)?;
+    }
     Ok(vm)
+}
+
+/// Memory that no page stands behind until the guest writes there.
+fn add_untouched_memory(vm: &VmFd) -> Result<()> {
+    let size = UNTOUCHED_PER_VCPU * u64::from(MAX_VCPUS);
+    // SAFETY: a new mapping, at an address of the kernel's choice.
+    let memory = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            size as usize,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    ensure!(
+        memory != libc::MAP_FAILED,
+        "mmap of {size} bytes: {}",
+        io::Error::last_os_error()
+    );
+    // One write would otherwise bring 2 MiB, where the kernel is set to that. It fails where the
+    // kernel knows no such pages.
+    // SAFETY: the mapping made above.
+    unsafe { libc::madvise(memory, size as usize, libc::MADV_NOHUGEPAGE) };
+    let region = kvm_userspace_memory_region {
+        slot: 1,
+        guest_phys_addr: UNTOUCHED,
+        memory_size: size,
+        userspace_addr: memory as u64,
+        ..Default::default()
+    };
+    // SAFETY: the mapping stays until the process ends, and nothing here uses it.
+    unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION of slot 1")
 }
 
 struct Vcpu {
@@ -207,7 +255,7 @@ struct Vcpu {
     sregs: kvm_sregs,
     /// What makes it forget a pending exception.
     no_events: kvm_vcpu_events,
-    stack: u64,
+    index: u32,
     returned: Results,
 }
 
@@ -218,14 +266,14 @@ impl Vcpu {
             .with_context(|| format!("KVM_CREATE_VCPU {index}"))?;
         fd.set_cpuid2(cpuid).context("KVM_SET_CPUID2")?;
         let mut returned = Results::default();
-        for reason in ["io", "hlt", "shutdown", "intr", "restart"] {
+        for reason in ["io", "hlt", "mmio", "shutdown", "intr", "restart"] {
             returned.add(reason, 0);
         }
         Ok(Self {
             sregs: fd.get_sregs().context("KVM_GET_SREGS")?,
             no_events: fd.get_vcpu_events().context("KVM_GET_VCPU_EVENTS")?,
             fd,
-            stack: STACKS - u64::from(index) * STACK_SIZE,
+            index,
             returned,
         })
     }
@@ -247,6 +295,18 @@ impl Vcpu {
                 self.run_until("hlt")?;
             }
             Guest::PortIo => {}
+            Guest::EachReason => {
+                ensure!(
+                    count <= MAX_ROUNDS,
+                    "{count} rounds: a vCPU has {MAX_ROUNDS} pages"
+                );
+                self.enter_protected_mode()?;
+                for _ in 0..count {
+                    for reason in ["io", "hlt", "mmio"] {
+                        self.run_until(reason)?;
+                    }
+                }
+            }
             Guest::Interrupted => {
                 self.enter_real_mode(count)?;
                 self.fd.set_kvm_immediate_exit(1);
@@ -290,6 +350,7 @@ impl Vcpu {
         let reason = match self.fd.run() {
             Ok(VcpuExit::IoOut(..)) => "io",
             Ok(VcpuExit::Hlt) => "hlt",
+            Ok(VcpuExit::MmioWrite(..)) => "mmio",
             Ok(VcpuExit::Shutdown) => "shutdown",
             Ok(VcpuExit::Intr) => "intr",
             Ok(other) => bail!("KVM_RUN returned {other:?}"),
@@ -333,8 +394,44 @@ impl Vcpu {
         };
         let regs = kvm_regs {
             rip: CODE,
-            rsp: self.stack,
+            rsp: STACKS - u64::from(self.index) * STACK_SIZE,
             rflags: 0x3002,
+            ..Default::default()
+        };
+        self.enter(&sregs, &regs)
+    }
+
+    /// 32-bit code at CPL 0, without paging.
+    fn enter_protected_mode(&mut self) -> Result<()> {
+        let data = kvm_segment {
+            limit: u32::MAX,
+            selector: 0x10,
+            type_: 0x3,
+            present: 1,
+            db: 1,
+            s: 1,
+            g: 1,
+            ..Default::default()
+        };
+        let code = kvm_segment {
+            selector: 0x8,
+            type_: 0xb,
+            ..data
+        };
+        let sregs = kvm_sregs {
+            cs: code,
+            ds: data,
+            es: data,
+            ss: data,
+            // CR0.PE
+            cr0: self.sregs.cr0 | 1,
+            ..self.sregs
+        };
+        let regs = kvm_regs {
+            rip: CODE,
+            rdi: UNTOUCHED + u64::from(self.index) * UNTOUCHED_PER_VCPU,
+            rbp: NO_MEMORY,
+            rflags: 0x2,
             ..Default::default()
         };
         self.enter(&sregs, &regs)

@@ -58,6 +58,11 @@ pub enum Event {
         count: u64,
         vcpus: u32,
     },
+    /// Two KVM guests of one process: [`kvm_guest::make_two`].
+    TwoKvmGuests {
+        guest: kvm_guest::Guest,
+        counts: [u64; 2],
+    },
     /// `count` traps by the kernel's own handlers, over `threads` threads: [`trap_module::make`].
     TrapModule {
         trap: trap_module::Trap,
@@ -105,6 +110,15 @@ impl Event {
                 guest.name().into(),
                 count.to_string(),
                 vcpus.to_string(),
+            ],
+            Self::TwoKvmGuests {
+                guest,
+                counts: [first, second],
+            } => vec![
+                "two-kvm-guests".into(),
+                guest.name().into(),
+                first.to_string(),
+                second.to_string(),
             ],
             Self::TrapModule {
                 trap,
@@ -154,6 +168,10 @@ impl Event {
                 count: number(count)?,
                 vcpus: number(vcpus)?,
             },
+            ["two-kvm-guests", guest, first, second] => Self::TwoKvmGuests {
+                guest: guest.parse()?,
+                counts: [number(first)?, number(second)?],
+            },
             [
                 "trap-module",
                 trap,
@@ -175,8 +193,8 @@ impl Event {
             _ => bail!(
                 "no such event: {words:?}; known: alignment-check COUNT THREADS, \
                  alignment-check-fatal, crowd EACH COUNT, forged-signal CALL ac|no-ac COUNT, real-bus-error COUNT, \
-                 kvm-guest GUEST COUNT VCPUS, trap-module-fatal TRAP IP, \
-                 trap-module TRAP IP COUNT THREADS signals|quiet"
+                 kvm-guest GUEST COUNT VCPUS, two-kvm-guests GUEST COUNT COUNT, \
+                 trap-module-fatal TRAP IP, trap-module TRAP IP COUNT THREADS signals|quiet"
             ),
         })
     }
@@ -197,6 +215,7 @@ impl Event {
                 count,
                 vcpus,
             } => kvm_guest::make(guest, count, vcpus),
+            Self::TwoKvmGuests { guest, counts } => kvm_guest::make_two(guest, counts),
             Self::TrapModule {
                 trap,
                 ip,
