@@ -51,18 +51,16 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// The tracepoint of all exits.
-pub const KVM_EXIT: Tracepoint = Tracepoint {
-    name: "kvm_exit",
-    field: "exit_reason",
-};
+pub const KVM_EXIT: Tracepoint = Tracepoint("kvm_exit");
 
-/// The numbers of all reasons that have a name, and it.
-pub fn reasons() -> impl Iterator<Item = (u32, &'static str)> {
+/// Filters for all reasons that have a name.
+pub fn reasons() -> impl Iterator<Item = (String, &'static str)> {
     let isa = isa();
     // SVM's nested paging is at 0x400; what is above no machine of the rig makes.
     (0..0x410)
         .map(move |reason| (reason, slot_name(isa, slot(isa, reason))))
         .filter(|(_, name)| *name != OTHER)
+        .map(|(reason, name)| (format!("exit_reason == {reason}"), name))
 }
 
 fn isa() -> u32 {
@@ -74,11 +72,11 @@ fn isa() -> u32 {
     }
 }
 
-/// The exits of a process by reason, as the agent shows them.
-pub fn shown(metrics: &Metrics, pid: u32) -> BTreeMap<&str, u64> {
+/// The exits of a process by reason, as the agent shows them in a family.
+fn shown<'a>(metrics: &'a Metrics, family: &str, pid: u32) -> BTreeMap<&'a str, u64> {
     let id = format!(r#"id="{pid}-"#);
     metrics
-        .family("splitlock_vm_exits_total")
+        .family(family)
         .into_iter()
         .filter(|(series, _)| series.contains(&id))
         .filter_map(|(series, value)| {
@@ -88,12 +86,27 @@ pub fn shown(metrics: &Metrics, pid: u32) -> BTreeMap<&str, u64> {
         .collect()
 }
 
-/// Equal by reason; on a preemptible kernel but for what the kernel says that it skipped.
+const EXITS: &str = "splitlock_vm_exits_total";
+
+/// The exits are those that the kernel counted.
 #[track_caller]
-pub fn assert_same(metrics: &Metrics, pid: u32, count: &KernelCount) {
-    let (shown, counted) = (shown(metrics, pid), count.read());
-    assert!(counted.len() > 1, "{counted:?}");
-    let missed = missed(metrics);
+pub fn assert_same(metrics: &Metrics, pid: u32, kernel: &KernelCount) {
+    assert_same_in(metrics, EXITS, "kvm_exit", pid, kernel);
+}
+
+/// A family is what the kernel counted, by reason; on a preemptible kernel but for what it says that
+/// it skipped.
+#[track_caller]
+pub fn assert_same_in(
+    metrics: &Metrics,
+    family: &str,
+    probe: &str,
+    pid: u32,
+    kernel: &KernelCount,
+) {
+    let (shown, counted) = (shown(metrics, family, pid), kernel.read());
+    assert!(!counted.is_empty(), "the kernel counted nothing");
+    let missed = missed(metrics, probe);
     if missed > 0 {
         let missing = counted.iter().map(|(reason, count)| {
             let shown = shown.get(reason).copied().unwrap_or_default();
@@ -111,13 +124,13 @@ pub fn assert_same(metrics: &Metrics, pid: u32, count: &KernelCount) {
 
 /// As many exits as the guest's code makes, by the names of both instruction sets.
 #[track_caller]
-fn assert_made(metrics: &Metrics, pid: u32, names: &[&str], made: u64) {
-    let shown: u64 = shown(metrics, pid)
+pub fn assert_made(metrics: &Metrics, pid: u32, names: &[&str], made: u64) {
+    let shown: u64 = shown(metrics, EXITS, pid)
         .iter()
         .filter(|(reason, _)| names.contains(reason))
         .map(|(_, count)| count)
         .sum();
-    let missed = missed(metrics);
+    let missed = missed(metrics, "kvm_exit");
     assert!(
         shown <= made && made <= shown + missed,
         "{shown} {names:?} of {made}, {missed} missed"
@@ -125,15 +138,18 @@ fn assert_made(metrics: &Metrics, pid: u32, names: &[&str], made: u64) {
 }
 
 /// What may be missing: on a preemptible kernel what it says that it skipped, elsewhere nothing.
-fn missed(metrics: &Metrics) -> u64 {
+fn missed(metrics: &Metrics, probe: &str) -> u64 {
     if requirements::is_preemptible() {
-        metrics.count(r#"splitlock_probe_missed_total{probe="kvm_exit"}"#)
+        metrics.count(&format!(
+            r#"splitlock_probe_missed_total{{probe="{probe}"}}"#
+        ))
     } else {
         0
     }
 }
 
-const IO: [&str; 2] = ["ioio", "io_instruction"];
+/// An access to a port, by the names of both instruction sets.
+pub const IO: [&str; 2] = ["ioio", "io_instruction"];
 const NESTED_PAGING: [&str; 3] = ["npf", "ept_violation", "ept_misconfig"];
 
 fn guest(guest: Guest, count: u64, vcpus: u32) -> Event {

@@ -1,5 +1,5 @@
-//! The kernel's own count of a tracepoint, apart from BPF: perf counters, each with a filter on one
-//! value of a field.
+//! The kernel's own count of a tracepoint, apart from BPF: perf counters, each with a filter on
+//! the record's fields.
 
 use std::{
     collections::BTreeMap,
@@ -8,25 +8,20 @@ use std::{
     io::{self, Read as _},
     os::fd::{AsRawFd as _, FromRawFd as _},
     path::{Path, PathBuf},
-    ptr,
+    process, ptr,
 };
 
-/// A tracepoint and the field by whose values it is counted.
-pub struct Tracepoint {
-    /// Name in the category `kvm`.
-    pub name: &'static str,
-    /// Name in its record.
-    pub field: &'static str,
-}
+/// A tracepoint of KVM, by its name.
+pub struct Tracepoint(pub &'static str);
 
 impl Tracepoint {
     /// Whether the kernel counts it; if not, why.
     pub fn check(&self) -> Result<(), String> {
-        self.open(std::process::id(), None).map(drop)
+        self.open(process::id(), None).map(drop)
     }
 
     /// A counter of a thread and of all that it starts from here on, over `exec` too.
-    fn open(&self, pid: u32, value: Option<u32>) -> Result<File, String> {
+    fn open(&self, pid: u32, filter: Option<&str>) -> Result<File, String> {
         let file = self.folder().join("id");
         let id =
             fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -54,9 +49,8 @@ impl Tracepoint {
         }
         // SAFETY: the descriptor is new, and nobody else has it.
         let counter = unsafe { File::from_raw_fd(fd as i32) };
-        if let Some(value) = value {
-            let filter = format!("{} == {value}", self.field);
-            let text = CString::new(filter.clone()).expect("no NUL");
+        if let Some(filter) = filter {
+            let text = CString::new(filter).expect("no NUL");
             // SAFETY: the request takes a string.
             let status = unsafe { libc::ioctl(counter.as_raw_fd(), SET_FILTER, text.as_ptr()) };
             if status != 0 {
@@ -67,7 +61,7 @@ impl Tracepoint {
     }
 
     fn folder(&self) -> PathBuf {
-        Path::new("/sys/kernel/tracing/events/kvm").join(self.name)
+        Path::new("/sys/kernel/tracing/events/kvm").join(self.0)
     }
 }
 
@@ -78,45 +72,46 @@ pub struct KernelCount {
 }
 
 impl KernelCount {
-    /// Counts what happens from here on to a process that has one thread so far, by the names that
-    /// values have.
+    /// Counts what happens from here on to a process that has one thread so far, by filters that
+    /// have names and nothing in common.
     #[track_caller]
     pub fn start(
         tracepoint: &Tracepoint,
         pid: u32,
-        values: impl Iterator<Item = (u32, &'static str)>,
+        filters: impl Iterator<Item = (String, &'static str)>,
     ) -> Self {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
         assert_eq!(threads.count(), 1, "threads that are there are not counted");
-        let open = |value| {
+        let open = |filter: Option<&str>| {
             tracepoint
-                .open(pid, value)
-                .unwrap_or_else(|error| panic!("{}: {error}", tracepoint.name))
+                .open(pid, filter)
+                .unwrap_or_else(|error| panic!("{}: {error}", tracepoint.0))
         };
         Self {
             all: open(None),
-            by_name: values
-                .map(|(value, name)| (name, open(Some(value))))
+            by_name: filters
+                .map(|(filter, name)| (name, open(Some(&filter))))
                 .collect(),
         }
     }
 
-    /// What was counted so far. What has no value of those asked for is [`REST`].
+    /// What was counted so far. What no filter lets pass is [`REST`].
     pub fn read(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = BTreeMap::new();
-        let mut rest = read(&self.all);
+        let mut named = 0;
         for (name, counter) in &self.by_name {
             let count = read(counter);
-            rest -= count;
+            named += count;
             *counts.entry(*name).or_default() += count;
         }
-        counts.insert(REST, rest);
+        // Read last, so that it is not less than its parts where the process still runs.
+        *counts.entry(REST).or_default() += read(&self.all) - named;
         counts.retain(|_, count| *count > 0);
         counts
     }
 }
 
-/// The name of all other values.
+/// The name of all the rest.
 pub const REST: &str = "other";
 
 fn read(mut counter: &File) -> u64 {

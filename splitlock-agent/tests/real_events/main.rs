@@ -13,6 +13,7 @@ mod kernel_count;
 mod modes;
 mod processes;
 mod prometheus;
+mod qemu;
 mod requirements;
 mod service;
 mod traps;
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
     if args.next_if_eq("event").is_some() {
         return events::main(args);
     }
+    if args.next_if_eq("become").is_some() {
+        return events::become_program(env::args_os().skip(2));
+    }
     let mut arguments = Arguments::from_args();
     let mut tests = vec![
         processes::TESTS,
@@ -45,7 +49,13 @@ fn main() -> ExitCode {
         prometheus::TESTS,
     ];
     if requirements::in_rig() {
-        tests.extend([traps::TESTS, crowds::LOCK_TESTS, modes::TESTS, exits::TESTS]);
+        tests.extend([
+            traps::TESTS,
+            crowds::LOCK_TESTS,
+            modes::TESTS,
+            exits::TESTS,
+            qemu::TESTS,
+        ]);
         // The mode of detection is the machine's, and the host's totals are compared.
         arguments.test_threads = Some(1);
     } else {

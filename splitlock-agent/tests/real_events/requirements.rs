@@ -34,6 +34,8 @@ pub enum Requirement {
     ExitCounters,
     /// BTF of KVM's vendor module (modules have BTF from 5.11 on).
     VcpuTypes,
+    /// A QEMU that the rig brought.
+    Qemu,
     /// A kernel whose tasks are not preempted inside programs on fentry.
     ExactFentry,
 }
@@ -72,6 +74,10 @@ impl Requirement {
                     Err(format!("none of {} is there", files.join(" and ")))
                 }
             }
+            Self::Qemu => match qemu() {
+                Some(_) => Ok(()),
+                None => Err("this boot brought no QEMU".to_owned()),
+            },
             Self::ExactFentry => {
                 if is_preemptible() {
                     Err(
@@ -128,6 +134,11 @@ pub fn is_preemptible() -> bool {
 /// Whether this is a VM of `cargo xtask vm`.
 pub fn in_rig() -> bool {
     env::var_os("SPLITLOCK_RIG").is_some()
+}
+
+/// Where QEMU is, with its libraries in the folder `lib` beside it.
+pub fn qemu() -> Option<PathBuf> {
+    env::var_os("SPLITLOCK_QEMU").map(PathBuf::from)
 }
 
 /// Where prometheus is.

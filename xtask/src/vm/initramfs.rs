@@ -1,6 +1,6 @@
 //! The initramfs of one boot.
 
-use std::{fs, io::Write as _, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, io::Write as _, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 use cpio::{NewcBuilder, newc::trailer};
@@ -9,12 +9,18 @@ use super::{
     kernels::Kernel,
     programs::Programs,
     protocol::{AGENT, MODULES, Module, ORDER, Order, TESTS},
+    qemu::{self, LOADER},
     scenarios::Scenario,
 };
 
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
+
+/// The path of the QEMU that is a VMM in the kernel under test.
+const QEMU: &str = "/rig/qemu/qemu-system-x86_64";
+/// The folder of its libraries, beside it: the tests look for them there.
+const QEMU_LIBRARIES: &str = "/rig/qemu/lib";
 
 /// What KVM needs, in the order of loading; with nested SVM only the last could be another.
 const KVM_MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
@@ -52,6 +58,7 @@ pub fn write(
     kernel: &Kernel,
     programs: &Programs,
     trap_module: Option<&Path>,
+    qemu: &qemu::Files,
     scenario: &Scenario,
     test_args: &[String],
 ) -> Result<()> {
@@ -82,6 +89,11 @@ pub fn write(
         // Lockdown refuses a module without a signature.
         add_module("splitlock_trap", path, scenario.tests)?;
     }
+    let mut environment = BTreeMap::new();
+    if scenario.tests {
+        add_qemu(&mut archive, qemu)?;
+        environment.insert("SPLITLOCK_QEMU".to_owned(), QEMU.to_owned());
+    }
     let order = Order {
         modules,
         tracefs: scenario.tracefs,
@@ -89,11 +101,29 @@ pub fn write(
         agent_args: Vec::new(),
         tests: scenario.tests,
         test_args: test_args.to_vec(),
-        environment: [].into(),
+        environment,
     };
     let order = serde_json::to_vec(&order).context("an order is JSON")?;
     archive.add(ORDER, FILE, &order)?;
     fs::write(file, archive.finish()?).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// 70 MB, which the boot takes a second longer for.
+fn add_qemu(archive: &mut Archive, qemu: &qemu::Files) -> Result<()> {
+    let qemu::Files {
+        program,
+        loader,
+        libraries,
+    } = qemu;
+    for folder in ["/lib64", "/rig/qemu", QEMU_LIBRARIES] {
+        archive.add(folder, FOLDER, b"")?;
+    }
+    archive.add(LOADER, PROGRAM, &read(loader)?)?;
+    archive.add(QEMU, PROGRAM, &read(program)?)?;
+    for (name, file) in libraries {
+        archive.add(&format!("{QEMU_LIBRARIES}/{name}"), FILE, &read(file)?)?;
+    }
+    Ok(())
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {

@@ -231,7 +231,15 @@ fn boot_one(
     fs::create_dir_all(&boots).with_context(|| format!("cannot create {}", boots.display()))?;
     let initramfs = boots.join(format!("{name}.cpio"));
     let args: Vec<String> = test.into_iter().map(str::to_owned).collect();
-    initramfs::write(&initramfs, kernel, programs, *trap_module, scenario, &args)?;
+    initramfs::write(
+        &initramfs,
+        kernel,
+        programs,
+        *trap_module,
+        &qemu.files()?,
+        scenario,
+        &args,
+    )?;
     let machine = Machine {
         qemu,
         kernel,
@@ -241,7 +249,7 @@ fn boot_one(
         cpus: CPUS,
     };
     let result = machine.boot(&|line| eprintln!("[{name}] {line}"));
-    // 20 MB each, made anew in a moment.
+    // 90 MB each, made anew in a moment.
     let _ = fs::remove_file(&initramfs);
     result.map_err(|error: Error| error.context(format!("booting {}", kernel.release)))
 }

@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::archive::Archive;
 use crate::command;
@@ -17,6 +17,8 @@ const OLDEST: u32 = 8;
 /// depends on nothing of this machine, and installing it could remove this machine's qemu-utils.
 const SUITE: &str = "trixie";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+/// The loader of programs that are not linked statically, by the psABI of x86-64.
+pub const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
 /// A QEMU that starts.
 pub enum Qemu {
@@ -54,17 +56,54 @@ impl Qemu {
             Self::Unpacked(root) => root,
         };
         // Its own loader: its libraries may want a newer libc than this machine's.
-        let mut command = Command::new(root.join("usr/lib64/ld-linux-x86-64.so.2"));
+        let mut command = self.loader();
         command
-            .arg("--library-path")
-            .arg(root.join(LIBRARIES))
-            .arg(root.join("usr/bin").join(PROGRAM))
+            .arg(self.program())
             // The emulator's core is a module too.
             .env("QEMU_MODULE_DIR", root.join(LIBRARIES).join("qemu"));
         for firmware in ["qemu", "seabios"] {
             command.arg("-L").arg(root.join("usr/share").join(firmware));
         }
         command
+    }
+
+    /// What a machine needs to start it with no firmware but the one it is given.
+    pub fn files(&self) -> Result<Files> {
+        let mut list = self.loader();
+        let text = command::output(list.arg("--list").arg(self.program()))?;
+        let libraries = parse_libraries(&text);
+        if libraries.is_empty() {
+            bail!("{list:?} named no library: {text}");
+        }
+        Ok(Files {
+            program: self.program(),
+            loader: self.root().join(LOADER.trim_start_matches('/')),
+            libraries,
+        })
+    }
+
+    /// The loader, which starts a program or lists its libraries.
+    fn loader(&self) -> Command {
+        let root = self.root();
+        let mut command = Command::new(root.join(LOADER.trim_start_matches('/')));
+        if let Self::Unpacked(root) = self {
+            command.arg("--library-path").arg(root.join(LIBRARIES));
+        }
+        command
+    }
+
+    fn root(&self) -> &Path {
+        match self {
+            Self::System(_) => Path::new("/"),
+            Self::Unpacked(root) => root,
+        }
+    }
+
+    fn program(&self) -> PathBuf {
+        match self {
+            Self::System(program) => program.clone(),
+            Self::Unpacked(root) => root.join("usr/bin").join(PROGRAM),
+        }
     }
 
     /// Where it is.
@@ -82,6 +121,28 @@ impl Qemu {
     }
 }
 
+/// The files of a QEMU.
+pub struct Files {
+    /// The program.
+    pub program: PathBuf,
+    /// What is to be at [`LOADER`].
+    pub loader: PathBuf,
+    /// Names that the program knows its libraries by, and where they are.
+    pub libraries: Vec<(String, PathBuf)>,
+}
+
+/// Lines like `libfdt.so.1 => /usr/lib/x86_64-linux-gnu/libfdt.so.1 (0x00007f0000000000)`; the loader
+/// itself and the vDSO have no arrow or no name of a file before it.
+fn parse_libraries(text: &str) -> Vec<(String, PathBuf)> {
+    text.lines()
+        .filter_map(|line| {
+            let (name, rest) = line.trim().split_once(" => ")?;
+            let (path, _address) = rest.rsplit_once(" (")?;
+            (!name.contains('/')).then(|| (name.to_owned(), path.into()))
+        })
+        .collect()
+}
+
 /// The major version in `QEMU emulator version 10.0.13 (Debian …)`.
 fn parse_version(text: &str) -> Option<u32> {
     let rest = text.split_once("version ")?.1;
@@ -91,6 +152,21 @@ fn parse_version(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_the_libraries() {
+        let text = "\tlinux-vdso.so.1 (0x00007f1969feb000)\n\
+            \tlibfdt.so.1 => /a/libfdt.so.1 (0x00007f1967a00000)\n\
+            \tlibm.so.6 => /b c/libm.so.6 (0x00007f1967b00000)\n\
+            \t/lib64/ld-linux-x86-64.so.2 => /a/ld.so (0x00007f1969fed000)\n";
+        assert_eq!(
+            parse_libraries(text),
+            [
+                ("libfdt.so.1".to_owned(), "/a/libfdt.so.1".into()),
+                ("libm.so.6".to_owned(), "/b c/libm.so.6".into()),
+            ]
+        );
+    }
 
     #[test]
     fn reads_the_version() {

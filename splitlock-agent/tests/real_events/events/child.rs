@@ -1,6 +1,8 @@
 //! The test's side of a child that makes events.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{self, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use super::{COMM_MAX, Event, Results};
 /// step of the tests takes a second on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A child process that makes one kind of event.
+/// A child process that makes one kind of event, or becomes another program.
 ///
 /// It is killed when this value is dropped, and by the kernel when the *thread* that called
 /// [`spawn`](Self::spawn) ends (`PR_SET_PDEATHSIG` goes by threads), so a child must not outlive
@@ -88,21 +90,35 @@ impl Child {
         }
     }
 
+    /// Starts a process that becomes another program when it is let [`go`](Self::go). Until then it
+    /// has one thread, and nothing of it has happened.
+    #[track_caller]
+    pub fn spawn_program(program: &Path, args: &[&OsStr], environment: &[(&str, &OsStr)]) -> Self {
+        let mut command = Command::new(this_program());
+        command.args(["become", "--parent", &process::id().to_string()]);
+        command.arg(program).args(args);
+        command.envs(environment.iter().copied());
+        Self::wait_until_ready(command, &program.display().to_string())
+    }
+
     #[track_caller]
     fn start(event: &Event, comm: &str, exit_at_once: bool) -> Self {
         assert!(
             comm.len() <= COMM_MAX,
             "{comm}: a comm has at most {COMM_MAX} bytes"
         );
-        let executable = env::current_exe().expect("a test binary knows its own path");
-        let mut command = Command::new(executable);
+        let mut command = Command::new(this_program());
         command
             .args(["event", "--comm", comm])
             .args(["--parent", &process::id().to_string()])
             .args(exit_at_once.then_some("--exit-at-once"))
-            .args(event.words())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+            .args(event.words());
+        Self::wait_until_ready(command, &format!("{comm}, {}", event.words().join(" ")))
+    }
+
+    #[track_caller]
+    fn wait_until_ready(mut command: Command, what: &str) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command
             .spawn()
             .unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
@@ -118,7 +134,7 @@ impl Child {
             }
         });
         let mut child = Self {
-            what: format!("{comm} (pid {}, {})", process.id(), event.words().join(" ")),
+            what: format!("{what} (pid {})", process.id()),
             process,
             stdin,
             lines,
@@ -166,6 +182,10 @@ impl Child {
             Err(error) => error.to_string(),
         }
     }
+}
+
+fn this_program() -> PathBuf {
+    env::current_exe().expect("a test binary knows its own path")
 }
 
 impl Drop for Child {

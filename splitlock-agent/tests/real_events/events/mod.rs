@@ -9,7 +9,8 @@
 //! | `ready PID` | the line `go` | makes its events |
 //! | `done KEY=VALUE…` | the end of its input | exits |
 //!
-//! With `--exit-at-once` it writes the same lines and waits for neither.
+//! With `--exit-at-once` it writes the same lines and waits for neither. Started as `real_events
+//! become --parent PID PROGRAM [ARG…]` it becomes that program instead of making events.
 
 pub mod alignment_check;
 mod child;
@@ -21,10 +22,10 @@ mod results;
 mod sigbus;
 pub mod trap_module;
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io::{self, Read, Write};
-use std::os::unix::process::parent_id;
-use std::process::{self, ExitCode};
+use std::os::unix::process::{CommandExt, parent_id};
+use std::process::{self, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -240,6 +241,30 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
     }
 }
 
+/// The side of a child that becomes another program: takes `--parent PID PROGRAM [ARG…]`, and returns
+/// only if that fails.
+pub fn become_program(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut prepare = || -> Result<Command> {
+        let mut next = || {
+            args.next()
+                .context("too few arguments: --parent PID PROGRAM")
+        };
+        ensure!(next()? == "--parent", "--parent comes first");
+        let parent = next()?;
+        die_with(number(&parent.to_string_lossy())?)?;
+        let mut command = Command::new(next()?);
+        command.args(&mut args).stdin(Stdio::null());
+        ensure!(wait_for_go()?, "called off");
+        Ok(command)
+    };
+    let error = match prepare() {
+        Ok(mut command) => anyhow::Error::new(command.exec()).context(format!("{command:?}")),
+        Err(error) => error,
+    };
+    eprintln!("real_events become (pid {}): {error:#}", process::id());
+    ExitCode::FAILURE
+}
+
 /// The child's command line.
 struct Order {
     comm: Option<CString>,
@@ -297,14 +322,10 @@ fn serve(order: Order) -> Result<()> {
         );
     }
 
-    say(&format!("ready {}", process::id()))?;
-    if !exit_at_once {
-        let mut line = String::new();
-        io::stdin().read_line(&mut line).context("waiting for go")?;
-        if line.is_empty() {
-            return Ok(()); // Called off.
-        }
-        ensure!(line.trim_end() == "go", "expected go, found {line:?}");
+    if exit_at_once {
+        say_ready()?;
+    } else if !wait_for_go()? {
+        return Ok(()); // Called off.
     }
     let results = event.make().with_context(|| event.words().join(" "))?;
     say(&format!("done {results}"))?;
@@ -314,6 +335,22 @@ fn serve(order: Order) -> Result<()> {
             .context("waiting for the end of input")?;
     }
     Ok(())
+}
+
+fn say_ready() -> Result<()> {
+    say(&format!("ready {}", process::id()))
+}
+
+/// Whether it came; if not, the test wants no events.
+fn wait_for_go() -> Result<bool> {
+    say_ready()?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).context("waiting for go")?;
+    ensure!(
+        line.is_empty() || line.trim_end() == "go",
+        "expected go, found {line:?}"
+    );
+    Ok(!line.is_empty())
 }
 
 /// Ends this process when the thread that started it ends.
