@@ -19,6 +19,8 @@ const FILE: u32 = 0o100_644;
 
 /// The path of the QEMU that is a VMM in the kernel under test.
 const QEMU: &str = "/rig/qemu/qemu-system-x86_64";
+/// Its firmware, beside it: the tests look for it there.
+const QEMU_FIRMWARE: &str = "/rig/qemu/bios-256k.bin";
 /// The folder of its libraries, beside it: the tests look for them there.
 const QEMU_LIBRARIES: &str = "/rig/qemu/lib";
 
@@ -112,6 +114,7 @@ pub fn write(
 fn add_qemu(archive: &mut Archive, qemu: &qemu::Files) -> Result<()> {
     let qemu::Files {
         program,
+        firmware,
         loader,
         libraries,
     } = qemu;
@@ -120,6 +123,7 @@ fn add_qemu(archive: &mut Archive, qemu: &qemu::Files) -> Result<()> {
     }
     archive.add(LOADER, PROGRAM, &read(loader)?)?;
     archive.add(QEMU, PROGRAM, &read(program)?)?;
+    archive.add(QEMU_FIRMWARE, FILE, &read(firmware)?)?;
     for (name, file) in libraries {
         archive.add(&format!("{QEMU_LIBRARIES}/{name}"), FILE, &read(file)?)?;
     }

@@ -17,6 +17,8 @@ const OLDEST: u32 = 8;
 /// depends on nothing of this machine, and installing it could remove this machine's qemu-utils.
 const SUITE: &str = "trixie";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+/// QEMU's usual firmware, SeaBIOS.
+const FIRMWARE: &str = "bios-256k.bin";
 /// The loader of programs that are not linked statically, by the psABI of x86-64.
 pub const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
@@ -67,7 +69,7 @@ impl Qemu {
         command
     }
 
-    /// What a machine needs to start it with no firmware but the one it is given.
+    /// What a machine needs to start it without options for devices.
     pub fn files(&self) -> Result<Files> {
         let mut list = self.loader();
         let text = command::output(list.arg("--list").arg(self.program()))?;
@@ -75,7 +77,13 @@ impl Qemu {
         if libraries.is_empty() {
             bail!("{list:?} named no library: {text}");
         }
+        let firmware = ["usr/share/seabios", "usr/share/qemu"]
+            .map(|folder| self.root().join(folder).join(FIRMWARE))
+            .into_iter()
+            .find(|file| file.exists())
+            .with_context(|| format!("no {FIRMWARE} in {}", self.root().display()))?;
         Ok(Files {
+            firmware,
             program: self.program(),
             loader: self.root().join(LOADER.trim_start_matches('/')),
             libraries,
@@ -125,6 +133,8 @@ impl Qemu {
 pub struct Files {
     /// The program.
     pub program: PathBuf,
+    /// SeaBIOS.
+    pub firmware: PathBuf,
     /// What is to be at [`LOADER`].
     pub loader: PathBuf,
     /// Names that the program knows its libraries by, and where they are.

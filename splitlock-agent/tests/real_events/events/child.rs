@@ -75,6 +75,21 @@ impl Child {
         self.results()
     }
 
+    /// Stops all of its threads, and waits until they stand still.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        let pid = self.pid().cast_signed();
+        // SAFETY: the process is this value's child and was not waited for, so its pid is its own.
+        let status = unsafe { libc::kill(pid, libc::SIGSTOP) };
+        assert_eq!(status, 0, "SIGSTOP: {}", std::io::Error::last_os_error());
+        let mut status = 0;
+        // SAFETY: as above; the status is written to a local.
+        let stopped = unsafe { libc::waitpid(pid, &raw mut status, libc::WUNTRACED) };
+        if stopped != pid || !libc::WIFSTOPPED(status) {
+            self.fail("did not stop");
+        }
+    }
+
     /// Lets it exit, waits for that, and reaps it.
     #[track_caller]
     pub fn end(mut self) -> ExitStatus {
