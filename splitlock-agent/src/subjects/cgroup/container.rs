@@ -232,13 +232,32 @@ fn is_libvirt(machine: &[u8]) -> bool {
         .any(|driver| libvirt_domain(machine, driver).is_some())
 }
 
-/// The domain in libvirt's `DRIVER-ID-NAME` (src/conf/domain_conf.c, `virDomainGenerateMachineName`,
-/// 3.0+: up to 64 bytes of it, without what no host name may hold).
+/// The domain in libvirt's `DRIVER-ID-NAME`, `DRIVER-USER-ID-NAME` or `DRIVER-embed-HASH-ID-NAME`
+/// (src/hypervisor/domain_driver.c, `virDomainDriverGenerateMachineName`): up to 64 bytes, without
+/// what no host name may hold.
 pub fn libvirt_domain<'a>(machine: &'a [u8], driver: &[u8]) -> Option<&'a [u8]> {
-    let rest = machine.strip_prefix(driver)?;
-    let dash = rest.iter().position(|byte| *byte == b'-')?;
-    let (id, name) = (&rest[..dash], &rest[dash + 1..]);
-    (!id.is_empty() && id.iter().all(u8::is_ascii_digit) && !name.is_empty()).then_some(name)
+    let mut rest = machine.strip_prefix(driver)?;
+    if let Some(embedded) = rest.strip_prefix(b"embed-") {
+        // The hash could be of digits alone.
+        (_, rest) = split_dash(embedded)?;
+    }
+    let (first, behind) = split_dash(rest)?;
+    let name = if is_number(first) {
+        behind
+    } else {
+        let (id, name) = split_dash(behind)?;
+        is_number(id).then_some(name)?
+    };
+    (!name.is_empty()).then_some(name)
+}
+
+fn split_dash(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let dash = text.iter().position(|byte| *byte == b'-')?;
+    Some((&text[..dash], &text[dash + 1..]))
+}
+
+fn is_number(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(u8::is_ascii_digit)
 }
 
 fn contains(text: &[u8], wanted: &[u8]) -> bool {

@@ -44,6 +44,14 @@ mod tests {
             of("/machine.slice/machine-box.scope").as_deref(),
             Some("box")
         );
+        for machine in [
+            "qemu-embed-12345678-3-a-1",
+            "qemu-alice-3-a-1",
+            "qemu-3-a-1",
+        ] {
+            let cgroup = format!("/machine/{machine}.libvirt-qemu");
+            assert_eq!(of(&cgroup).as_deref(), Some("a-1"), "{machine}");
+        }
         assert_eq!(of("/qemu.slice/100.scope").as_deref(), Some("100"));
         assert_eq!(of("/qemu.slice/x.scope"), None);
         assert_eq!(of("/system.slice/a.service"), None);
