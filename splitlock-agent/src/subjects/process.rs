@@ -165,6 +165,19 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_stat_and_status() {
+        bolero::check!().for_each(|text: &[u8]| {
+            let _ = (parse_start_ticks(text), parse_thread_group(text));
+            // Whatever the comm is, the fields behind it stay.
+            let mut stat = b"1 (".to_vec();
+            stat.extend(text);
+            stat.extend(b") S 77 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20\n");
+            assert_eq!(stat_field(&stat, 4), Some("77"));
+            assert_eq!(parse_start_ticks(&stat), Some(4711));
+        });
+    }
+
+    #[test]
     fn this_process() {
         let paths = Paths::default();
         let pid = std::process::id();

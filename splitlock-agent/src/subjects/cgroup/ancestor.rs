@@ -93,4 +93,15 @@ mod tests {
         assert_eq!(runtime("conmon", "conmon"), None);
         assert_eq!(runtime("bash", "bash -namespace moby"), None);
     }
+
+    #[test]
+    fn fuzz_ancestor() {
+        bolero::check!().for_each(|line: &[u8]| {
+            let argv: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            // What is no monitor by its comm never tells of a runtime.
+            assert_eq!(runtime_of_ancestor(b"bash", &argv), None);
+            assert!(runtime_of_ancestor(b"containerd-shim", &argv).is_some());
+            let _ = runtime_of_ancestor(b"conmon", &argv);
+        });
+    }
 }
