@@ -14,14 +14,16 @@ pub fn name(cgroup: &str) -> Option<Vec<u8>> {
         None if parent == b"qemu.slice" => {
             // PVE::QemuServer starts a guest in the scope of its number.
             let vmid = own.strip_suffix(b".scope")?;
-            return vmid.iter().all(u8::is_ascii_digit).then(|| vmid.to_vec());
+            let is_number = !vmid.is_empty() && vmid.iter().all(u8::is_ascii_digit);
+            return is_number.then(|| vmid.to_vec());
         }
         None => machine_name(own)?,
     };
     let domain = [b"qemu-".as_slice(), b"ch-"]
         .into_iter()
         .find_map(|driver| libvirt_domain(&machine, driver));
-    Some(domain.unwrap_or(&machine).to_vec())
+    let name = domain.unwrap_or(&machine);
+    (!name.is_empty()).then(|| name.to_vec())
 }
 
 #[cfg(test)]
@@ -54,6 +56,8 @@ mod tests {
         }
         assert_eq!(of("/qemu.slice/100.scope").as_deref(), Some("100"));
         assert_eq!(of("/qemu.slice/x.scope"), None);
+        assert_eq!(of("/qemu.slice/.scope"), None);
+        assert_eq!(of("/machine/.libvirt-qemu"), None);
         assert_eq!(of("/system.slice/a.service"), None);
         assert_eq!(of(""), None);
     }
