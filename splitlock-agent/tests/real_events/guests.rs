@@ -65,7 +65,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// The id of a VM without a UUID: pid and start time of its VMM.
-fn vm_id(pid: u32) -> String {
+pub fn vm_id(pid: u32) -> String {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the VMM runs");
     let after_comm = stat.rsplit(')').next().expect("a comm");
     let start = after_comm.split_whitespace().nth(19).expect("a start time");

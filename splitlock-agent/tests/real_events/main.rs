@@ -4,6 +4,7 @@
 //! Every agent sees the whole host, so a test looks at its own processes alone.
 
 mod agent;
+mod cgroup;
 mod crowds;
 mod events;
 mod exit_records;
@@ -11,6 +12,7 @@ mod exits;
 mod guests;
 mod kernel_count;
 mod modes;
+mod names;
 mod processes;
 mod prometheus;
 mod qemu;
@@ -32,7 +34,12 @@ struct Test {
 }
 
 fn main() -> ExitCode {
-    let mut args = env::args().skip(1).peekable();
+    let orders = env::var(events::ORDERS).ok();
+    let words: Vec<String> = match &orders {
+        Some(orders) => orders.lines().map(str::to_owned).collect(),
+        None => env::args().skip(1).collect(),
+    };
+    let mut args = words.into_iter().peekable();
     if args.next_if_eq("event").is_some() {
         return events::main(args);
     }
@@ -44,6 +51,7 @@ fn main() -> ExitCode {
         processes::TESTS,
         crowds::TESTS,
         guests::TESTS,
+        names::TESTS,
         exit_records::TESTS,
         service::TESTS,
         prometheus::TESTS,

@@ -3,6 +3,7 @@
 use std::{env, fs, path::PathBuf, sync::OnceLock};
 
 use super::{
+    cgroup,
     events::{Child, Event, kvm_guest::kvm_available, trap_module},
     exits,
 };
@@ -14,6 +15,8 @@ pub enum Requirement {
     Root,
     /// `/dev/kvm`.
     Kvm,
+    /// A v2 hierarchy of cgroups that may be changed.
+    Cgroups,
     /// Prometheus and promtool.
     Prometheus,
     /// A CPU that raises `#AC`; QEMU's emulated ones do not.
@@ -53,6 +56,7 @@ impl Requirement {
                 }
             }
             Self::Kvm => kvm_available(),
+            Self::Cgroups => cgroup::available(),
             Self::Prometheus => {
                 if prometheus().is_some() && promtool().is_some() {
                     Ok(())

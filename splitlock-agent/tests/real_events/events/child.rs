@@ -8,7 +8,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use super::{COMM_MAX, Event, Results};
+use super::guise::{Disguised, Guise};
+use super::{COMM_MAX, Event, ORDERS, Results};
 
 /// How long the test waits for any one step of a child before it kills it and fails. The longest
 /// step of the tests takes a second on an idle machine.
@@ -27,6 +28,8 @@ pub struct Child {
     lines: Receiver<String>,
     /// What it was started as, for messages.
     what: String,
+    /// Its file, if that is another's.
+    disguised: Option<Disguised>,
 }
 
 impl Child {
@@ -34,14 +37,20 @@ impl Child {
     /// event yet.
     #[track_caller]
     pub fn spawn(event: &Event, comm: &str) -> Self {
-        Self::start(event, comm, false)
+        Self::start(event, comm, false, None)
+    }
+
+    /// Starts a child that looks like another program.
+    #[track_caller]
+    pub fn spawn_as(event: &Event, comm: &str, guise: &Guise) -> Self {
+        Self::start(event, comm, false, Some(guise))
     }
 
     /// Starts a child that makes its events and exits without waiting for anything:
     /// [`results`](Self::results) and [`end`](Self::end) follow, [`go`](Self::go) does not.
     #[track_caller]
     pub fn spawn_exit_at_once(event: &Event, comm: &str) -> Self {
-        Self::start(event, comm, true)
+        Self::start(event, comm, true, None)
     }
 
     /// Its process id (tgid).
@@ -90,6 +99,16 @@ impl Child {
         }
     }
 
+    /// Gives it another comm, after its results.
+    #[track_caller]
+    pub fn rename(&mut self, comm: &str) {
+        let stdin = self.stdin.as_mut().expect("it has not been let go");
+        if let Err(error) = writeln!(stdin, "{comm}") {
+            self.fail(&format!("did not take a new comm: {error}"));
+        }
+        self.expect_line("renamed");
+    }
+
     /// Lets it exit, waits for that, and reaps it.
     #[track_caller]
     pub fn end(mut self) -> ExitStatus {
@@ -117,18 +136,29 @@ impl Child {
     }
 
     #[track_caller]
-    fn start(event: &Event, comm: &str, exit_at_once: bool) -> Self {
+    fn start(event: &Event, comm: &str, exit_at_once: bool, guise: Option<&Guise>) -> Self {
         assert!(
             comm.len() <= COMM_MAX,
             "{comm}: a comm has at most {COMM_MAX} bytes"
         );
-        let mut command = Command::new(this_program());
+        let mut orders = vec!["event".to_owned(), "--comm".to_owned(), comm.to_owned()];
+        orders.extend(["--parent".to_owned(), process::id().to_string()]);
+        orders.extend(exit_at_once.then(|| "--exit-at-once".to_owned()));
+        orders.extend(event.words());
+        let what = format!("{comm}, {}", event.words().join(" "));
+        let Some(guise) = guise else {
+            let mut command = Command::new(this_program());
+            command.args(orders);
+            return Self::wait_until_ready(command, &what);
+        };
+        let disguised = Disguised::as_program(&guise.program).expect("a link to the test binary");
+        let mut command = Command::new(disguised.program());
         command
-            .args(["event", "--comm", comm])
-            .args(["--parent", &process::id().to_string()])
-            .args(exit_at_once.then_some("--exit-at-once"))
-            .args(event.words());
-        Self::wait_until_ready(command, &format!("{comm}, {}", event.words().join(" ")))
+            .args(&guise.arguments)
+            .env(ORDERS, orders.join("\n"));
+        let mut child = Self::wait_until_ready(command, &what);
+        child.disguised = Some(disguised);
+        child
     }
 
     #[track_caller]
@@ -153,6 +183,7 @@ impl Child {
             process,
             stdin,
             lines,
+            disguised: None,
         };
         let pid = child.expect_line("ready");
         assert_eq!(

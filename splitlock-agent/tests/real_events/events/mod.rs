@@ -7,7 +7,8 @@
 //! | child writes | child waits for | then |
 //! |---|---|---|
 //! | `ready PID` | the line `go` | makes its events |
-//! | `done KEY=VALUE…` | the end of its input | exits |
+//! | `done KEY=VALUE…` | the end of its input, or a line | exits, or takes the line for its comm |
+//! | `renamed here` | the same | the same |
 //!
 //! With `--exit-at-once` it writes the same lines and waits for neither. Started as `real_events
 //! become --parent PID PROGRAM [ARG…]` it becomes that program instead of making events.
@@ -16,6 +17,7 @@ pub mod alignment_check;
 mod child;
 pub mod crowd;
 pub mod forged_signal;
+pub mod guise;
 pub mod kvm_guest;
 pub mod real_bus_error;
 mod results;
@@ -23,7 +25,7 @@ mod sigbus;
 pub mod trap_module;
 
 use std::ffi::{CString, OsString};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::process::{self, Command, ExitCode, Stdio};
 
@@ -31,6 +33,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub use child::Child;
 pub use results::Results;
+
+/// The variable with a child's command line, one word a line, if its own is another's.
+pub const ORDERS: &str = "SPLITLOCK_EVENT";
 
 /// Longest comm that the kernel keeps, in bytes: `TASK_COMM_LEN` without its NUL.
 const COMM_MAX: usize = 15;
@@ -313,13 +318,7 @@ fn serve(order: Order) -> Result<()> {
         die_with(parent)?;
     }
     if let Some(comm) = comm {
-        // SAFETY: PR_SET_NAME reads at most 16 bytes, up to the NUL that a CString has.
-        let status = unsafe { libc::prctl(libc::PR_SET_NAME, comm.as_ptr()) };
-        ensure!(
-            status == 0,
-            "PR_SET_NAME {comm:?}: {}",
-            io::Error::last_os_error()
-        );
+        set_comm(&comm)?;
     }
 
     if exit_at_once {
@@ -330,10 +329,25 @@ fn serve(order: Order) -> Result<()> {
     let results = event.make().with_context(|| event.words().join(" "))?;
     say(&format!("done {results}"))?;
     if !exit_at_once {
-        io::stdin()
-            .read_to_end(&mut Vec::new())
-            .context("waiting for the end of input")?;
+        // The protocol's end, or names to take before.
+        for line in io::stdin().lines() {
+            let line = line.context("waiting for the end of input")?;
+            set_comm(&CString::new(line).context("a new comm")?)?;
+            say("renamed here")?;
+        }
     }
+    Ok(())
+}
+
+/// Names this thread, which is the group's leader.
+fn set_comm(comm: &CString) -> Result<()> {
+    // SAFETY: PR_SET_NAME reads at most 16 bytes, up to the NUL that a CString has.
+    let status = unsafe { libc::prctl(libc::PR_SET_NAME, comm.as_ptr()) };
+    ensure!(
+        status == 0,
+        "PR_SET_NAME {comm:?}: {}",
+        io::Error::last_os_error()
+    );
     Ok(())
 }
 
