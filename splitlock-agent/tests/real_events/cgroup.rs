@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -24,29 +25,38 @@ pub fn available() -> Result<(), String> {
         .map_err(|error| format!("no cgroup can be made in {}: {error}", root.display()))
 }
 
-/// A cgroup, and those above it that were not there before. They are removed when this value is
-/// dropped, which waits until they are empty.
+/// Those that tests use, and those that they have made and not removed yet, the outer ones first.
+static KNOWN: Mutex<Known> = Mutex::new(Known {
+    used: vec![],
+    made: vec![],
+});
+
+struct Known {
+    used: Vec<PathBuf>,
+    made: Vec<PathBuf>,
+}
+
+/// A cgroup. When this value is dropped, it is removed as soon as it is empty, and those above it
+/// that were not there before, once nobody uses them.
 pub struct Cgroup {
     folder: PathBuf,
-    made: Vec<PathBuf>,
 }
 
 impl Cgroup {
     /// Makes the cgroup of this path, which begins with `/`.
     #[track_caller]
     pub fn make(path: &str) -> Self {
-        let root = root().expect("checked");
-        let mut folder = root;
-        let mut made = vec![];
+        let mut known = known();
+        let mut folder = root().expect("checked");
         for component in Path::new(path).iter().skip(1) {
             folder.push(component);
-            // Another test may have made one above.
             if fs::create_dir(&folder).is_ok() {
-                made.push(folder.clone());
+                known.made.push(folder.clone());
             }
         }
+        known.used.push(folder.clone());
         assert!(folder.is_dir(), "{} was not made", folder.display());
-        Self { folder, made }
+        Self { folder }
     }
 
     /// Moves a process in.
@@ -59,11 +69,29 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         let start = Instant::now();
-        for folder in self.made.iter().rev() {
-            // A process that was killed leaves in its own time. What others use stays.
-            while fs::remove_dir(folder).is_err() && start.elapsed() < Duration::from_secs(2) {
-                thread::sleep(Duration::from_millis(5));
-            }
+        let Known { used, made } = &mut *known();
+        if let Some(index) = used.iter().position(|used| *used == self.folder) {
+            used.swap_remove(index);
         }
+        let is_used = |folder: &Path| used.iter().any(|used| used.starts_with(folder));
+        // A process that was killed leaves in its own time.
+        while made.contains(&self.folder)
+            && !is_used(&self.folder)
+            && fs::remove_dir(&self.folder).is_err()
+            && start.elapsed() < Duration::from_secs(2)
+        {
+            thread::sleep(Duration::from_millis(5));
+        }
+        // The inner ones first.
+        made.reverse();
+        made.retain(|folder| {
+            folder.exists() && (is_used(folder) || fs::remove_dir(folder).is_err())
+        });
+        made.reverse();
     }
+}
+
+fn known() -> MutexGuard<'static, Known> {
+    // A test that failed with it has left nothing half done.
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }

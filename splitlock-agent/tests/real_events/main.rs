@@ -10,11 +10,14 @@ mod events;
 mod exit_records;
 mod exits;
 mod guests;
+mod joins;
 mod kernel_count;
 mod modes;
 mod names;
+mod owners;
 mod processes;
 mod prometheus;
+mod prometheus_server;
 mod qemu;
 mod requirements;
 mod service;
@@ -52,14 +55,17 @@ fn main() -> ExitCode {
         crowds::TESTS,
         guests::TESTS,
         names::TESTS,
+        owners::TESTS,
         exit_records::TESTS,
         service::TESTS,
         prometheus::TESTS,
+        joins::TESTS,
     ];
     if requirements::in_rig() {
         tests.extend([
             traps::TESTS,
             crowds::LOCK_TESTS,
+            owners::LOCK_TESTS,
             modes::TESTS,
             exits::TESTS,
             qemu::TESTS,

@@ -15,6 +15,8 @@ pub enum Requirement {
     Root,
     /// `/dev/kvm`.
     Kvm,
+    /// `kernel.ns_last_pid`, which chooses the next pid (CONFIG_CHECKPOINT_RESTORE).
+    PidChoice,
     /// A v2 hierarchy of cgroups that may be changed.
     Cgroups,
     /// Prometheus and promtool.
@@ -56,6 +58,10 @@ impl Requirement {
                 }
             }
             Self::Kvm => kvm_available(),
+            Self::PidChoice => match fs::exists("/proc/sys/kernel/ns_last_pid") {
+                Ok(true) => Ok(()),
+                _ => Err("this kernel lets nobody choose a pid: no kernel.ns_last_pid".to_owned()),
+            },
             Self::Cgroups => cgroup::available(),
             Self::Prometheus => {
                 if prometheus().is_some() && promtool().is_some() {

@@ -155,6 +155,12 @@ pub fn name_vm(exe: &[u8], argv: &[&[u8]], comm: &[u8], cgroup: &CgroupIdentity)
         .filter(|(name, _)| !name.is_empty())
         .or_else(|| Some((machine::name(&cgroup.cgroup)?, Evidence::Cgroup)))
         .unwrap_or_else(|| (comm.to_vec(), Evidence::Comm));
+    // A label without a value is none.
+    let name = if name.is_empty() {
+        vmm.name().as_bytes().to_vec()
+    } else {
+        name
+    };
     VmNaming {
         name: printable_within(&name, NAME_LIMIT),
         uuid: told.uuid,
