@@ -11,7 +11,7 @@ use splitlock_common::{
 use tracing::{debug, warn};
 
 use super::Agent;
-use crate::subjects::{SubjectId, death, process};
+use crate::subjects::{SubjectId, death, process, vmm::vcpu::vcpu_number};
 
 impl Agent {
     /// Reads what the ledgers hold of a subject that they have not told of yet.
@@ -63,7 +63,9 @@ impl Agent {
             .collect::<Result<_, _>>()?;
         for vcpu in unknown {
             let row = self.ledgers.row_of(vcpu)?;
-            self.vcpus.add(vcpu, row, &self.ledgers.rows);
+            let comm = process::comm(&self.facts.paths, vcpu.tid()).unwrap_or_default();
+            self.vcpus
+                .add(vcpu, row, vcpu_number(&comm), &self.ledgers.rows);
         }
         Ok(())
     }

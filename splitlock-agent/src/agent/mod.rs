@@ -14,6 +14,7 @@ use std::{future::pending, io};
 use aya::maps::MapError;
 use splitlock_common::{
     Loss,
+    ledger::comm_bytes,
     record::{KIND_EVENT, KIND_VCPU, Record},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -36,6 +37,7 @@ use crate::{
         identity::{Identity, Why},
         inquiries::Inquiries,
         resolver::Resolver,
+        vmm::vcpu::vcpu_number,
     },
     table::{Table, snapshot::Snapshot, stories::Stories},
 };
@@ -174,8 +176,12 @@ impl Agent {
     fn take_records(&mut self, records: &mut Vec<Record>) {
         for record in records.drain(..) {
             if record.kind == KIND_VCPU {
-                self.vcpus
-                    .add(vcpu_of(&record), record.event, &self.ledgers.rows);
+                self.vcpus.add(
+                    vcpu_of(&record),
+                    record.event,
+                    vcpu_number(comm_bytes(&record.comm)),
+                    &self.ledgers.rows,
+                );
                 if let Err(error) = self.reclaim_rows() {
                     warn!(%error, "rows of ended vCPU threads cannot be freed");
                 }

@@ -1,6 +1,6 @@
 //! The rows of the exit ledger, mapped into the agent's memory.
 
-use std::{io, os::fd::AsFd};
+use std::{collections::BTreeMap, io, os::fd::AsFd};
 
 use splitlock_common::{
     exit_reason::{EXIT_SLOTS, USERSPACE_SLOTS},
@@ -14,8 +14,10 @@ use super::mapped::Mapped;
 pub struct ExitTally {
     /// Instruction set of the exits, 0 while none was seen.
     pub isa: u32,
-    /// vCPU threads.
+    /// vCPU threads, also those that have ended.
     pub vcpus: u32,
+    /// Those that have not: by thread id, with the vCPU's number where it is known.
+    pub threads: BTreeMap<u32, Option<u32>>,
     /// VM exits by slot.
     pub exits: Box<[u64; EXIT_SLOTS]>,
     /// Returns to the VMM by slot.
@@ -27,6 +29,7 @@ impl Default for ExitTally {
         Self {
             isa: 0,
             vcpus: 0,
+            threads: BTreeMap::new(),
             exits: Box::new([0; EXIT_SLOTS]),
             userspace: Box::new([0; USERSPACE_SLOTS]),
         }

@@ -20,10 +20,18 @@ pub const fn vcpu_of(record: &Record) -> VcpuKey {
     }
 }
 
+/// A vCPU thread's row.
+#[derive(Clone, Copy)]
+struct Row {
+    index: u32,
+    /// Number of the vCPU, if somebody told it.
+    vcpu: Option<u32>,
+}
+
 /// The rows of one VM.
 struct Vm {
     head: RowHead,
-    rows: HashMap<VcpuKey, u32>,
+    rows: HashMap<VcpuKey, Row>,
     /// Counters of threads that have ended before their VM, whose rows were given back.
     ended: ExitTally,
 }
@@ -38,18 +46,22 @@ pub struct Vcpus {
 
 impl Vcpus {
     /// Takes in a claimed row. One that is known already is none; nor is one that was given back
-    /// before its record was read.
-    pub fn add(&mut self, vcpu: VcpuKey, row: u32, rows: &ExitRows) {
+    /// before its record was read. `number` is that of the vCPU which the thread runs.
+    pub fn add(&mut self, key: VcpuKey, row: u32, number: Option<u32>, rows: &ExitRows) {
         let Some(head) = rows.head(row) else { return };
-        if !rows.is_owned_by(row, &vcpu) {
+        if !rows.is_owned_by(row, &key) {
             return;
         }
-        let vm = self.vms.entry(vcpu.subject()).or_insert_with(|| Vm {
+        let vm = self.vms.entry(key.subject()).or_insert_with(|| Vm {
             head,
             rows: HashMap::new(),
             ended: ExitTally::default(),
         });
-        if vm.rows.insert(vcpu, row).is_none() {
+        let row = Row {
+            index: row,
+            vcpu: number,
+        };
+        if vm.rows.insert(key, row).is_none() {
             self.claimed += 1;
             self.seen += 1;
         }
@@ -84,8 +96,9 @@ impl Vcpus {
     pub fn tally(&self, vm: SubjectKey, rows: &ExitRows) -> Option<(RowHead, ExitTally)> {
         let vm = self.vms.get(&vm)?;
         let mut tally = vm.ended.clone();
-        for row in vm.rows.values() {
-            rows.add_to(*row, &mut tally);
+        for (key, row) in &vm.rows {
+            rows.add_to(row.index, &mut tally);
+            tally.threads.insert(key.tid(), row.vcpu);
         }
         Some((vm.head, tally))
     }
@@ -96,7 +109,10 @@ impl Vcpus {
             return vec![];
         };
         self.claimed -= vm.rows.len();
-        vm.rows.into_iter().collect()
+        vm.rows
+            .into_iter()
+            .map(|(key, row)| (key, row.index))
+            .collect()
     }
 
     /// Takes out the rows of threads that have ended, and keeps their counters for their VM; the
@@ -108,8 +124,11 @@ impl Vcpus {
     ) -> Vec<(VcpuKey, u32)> {
         let mut removed = vec![];
         for vm in self.vms.values_mut() {
-            let ended: Vec<(VcpuKey, u32)> =
-                vm.rows.extract_if(|vcpu, _| has_ended(vcpu)).collect();
+            let ended: Vec<(VcpuKey, u32)> = vm
+                .rows
+                .extract_if(|key, _| has_ended(key))
+                .map(|(key, row)| (key, row.index))
+                .collect();
             for (_, row) in &ended {
                 rows.add_to(*row, &mut vm.ended);
             }
@@ -145,8 +164,8 @@ mod tests {
             .enumerate()
         {
             rows.claim(row as u32, key, count);
-            vcpus.add(key, row as u32, &rows);
-            vcpus.add(key, row as u32, &rows);
+            vcpus.add(key, row as u32, None, &rows);
+            vcpus.add(key, row as u32, None, &rows);
         }
         assert_eq!((vcpus.seen(), vcpus.claimed()), (3, 3));
         assert_eq!(returns(&vcpus, &rows, vcpu(1, 1)), Some(12));
@@ -161,14 +180,14 @@ mod tests {
         let mut vcpus = Vcpus::default();
         let (dead, next) = (vcpu(1, 1), vcpu(2, 2));
         rows.claim(0, dead, 5);
-        vcpus.add(dead, 0, &rows);
+        vcpus.add(dead, 0, None, &rows);
         vcpus.remove(dead.subject());
         rows.clear(0);
-        vcpus.add(dead, 0, &rows);
+        vcpus.add(dead, 0, None, &rows);
         assert_eq!(returns(&vcpus, &rows, dead), None);
         // Nor with the counts of the row's next owner.
         rows.claim(0, next, 9);
-        vcpus.add(dead, 0, &rows);
+        vcpus.add(dead, 0, None, &rows);
         assert_eq!(returns(&vcpus, &rows, dead), None);
         assert_eq!(vcpus.seen(), 1);
     }
@@ -179,7 +198,7 @@ mod tests {
         let mut vcpus = Vcpus::default();
         for (row, key) in [(0, vcpu(1, 1)), (1, vcpu(1, 2))] {
             rows.claim(row, key, 10);
-            vcpus.add(key, row, &rows);
+            vcpus.add(key, row, None, &rows);
         }
         let removed = vcpus.remove_ended(&rows, |key| key.tid() == 1);
         assert_eq!(removed, [(vcpu(1, 1), 0)]);
@@ -187,7 +206,7 @@ mod tests {
         assert_eq!(vcpus.claimed(), 1);
         assert_eq!(returns(&vcpus, &rows, vcpu(1, 1)), Some(20));
         rows.claim(0, vcpu(1, 3), 1);
-        vcpus.add(vcpu(1, 3), 0, &rows);
+        vcpus.add(vcpu(1, 3), 0, None, &rows);
         assert_eq!(returns(&vcpus, &rows, vcpu(1, 1)), Some(21));
     }
 }

@@ -200,6 +200,8 @@ pub struct VmRow {
     pub alive: bool,
     /// vCPU threads seen, also those that have ended.
     pub vcpus: u32,
+    /// The threads that run its vCPUs: by thread id, with the vCPU's number where it is known.
+    pub vcpu_threads: BTreeMap<u32, Option<u32>>,
     /// Its trapped locks; kinds that never happened are left out.
     pub traps: Vec<TrapCount>,
     /// Alignment-check exceptions that KVM handed to the guest.

@@ -9,7 +9,10 @@ use splitlock_common::{
 };
 
 use super::snapshot::Story;
-use crate::{host::clock::unix_seconds, subjects::names::printable};
+use crate::{
+    host::clock::unix_seconds,
+    subjects::{names::printable, vmm::vcpu::vcpu_number},
+};
 
 /// How many are kept.
 const KEPT: usize = 64;
@@ -34,15 +37,22 @@ impl Stories {
 }
 
 fn tell(record: &Record) -> Option<Story> {
+    let event = Event::from_number(record.event)?;
+    let comm = comm_bytes(&record.comm);
+    let vcpu = match record.vcpu_id {
+        // The hook does not tell it; a vCPU thread's name may.
+        VCPU_UNKNOWN => vcpu_number(comm).filter(|_| event.is_guest()),
+        number => Some(number),
+    };
     Some(Story {
         time: unix_seconds(record.time_ns),
-        event: Event::from_number(record.event)?.name(),
+        event: event.name(),
         probe: Hook::ALL.get(record.hook as usize)?.name(),
         pid: record.subject.tgid,
         tid: record.tid,
-        comm: printable(comm_bytes(&record.comm)),
+        comm: printable(comm),
         cpu: record.cpu,
-        vcpu: (record.vcpu_id != VCPU_UNKNOWN).then_some(record.vcpu_id),
+        vcpu,
         ip: (record.ip != 0).then(|| format!("{:#x}", record.ip)),
     })
 }

@@ -305,6 +305,11 @@ impl Subject {
             started_at: self.started_at(),
             alive: self.ended.is_none(),
             vcpus: self.exits.as_ref().map_or(0, |tally| tally.vcpus),
+            vcpu_threads: self
+                .exits
+                .as_ref()
+                .map(|tally| tally.threads.clone())
+                .unwrap_or_default(),
             traps: TrapCount::of_side(true, |event| self.count(event)),
             ac_injected: self.count(Event::AcInjected),
             delay_ns: self.delay_ns[GUEST],

@@ -178,6 +178,15 @@ fn returns_to_the_vmm_are_counted_exactly() {
             .find(|row| row["pid"] == child.pid())
             .expect("the VM is in the snapshot");
         assert_eq!(row["vcpus"], vcpus);
+        // The threads are called `vcpu-N`.
+        let mut numbers: Vec<u64> = row["vcpu_threads"]
+            .as_object()
+            .expect("threads by their ids")
+            .values()
+            .filter_map(serde_json::Value::as_u64)
+            .collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..u64::from(vcpus)).collect::<Vec<_>>());
         assert_eq!(row["vm"], "guest-io");
     }
 }

@@ -60,6 +60,7 @@ fn vm() -> VmRow {
         started_at: 1.0,
         alive: true,
         vcpus: 2,
+        vcpu_threads: BTreeMap::from([(10, Some(0)), (11, None)]),
         traps: vec![TrapCount::new(
             Event::GuestBusLockReported.lock().unwrap(),
             6,
