@@ -98,7 +98,11 @@ impl Agent {
         if let Err(error) = result {
             warn!(pid = id.pid, %error, "the last counts of an ended subject cannot be read or freed");
         }
+        self.ask_who_is_new();
         self.table.end(id, Instant::now());
+        if let Some(identity) = self.inquiries.answer_of_ended(id) {
+            self.take_name(&identity);
+        }
     }
 
     /// Looks for a subject that the kernel log or KVM told of in the ledgers, which may have it

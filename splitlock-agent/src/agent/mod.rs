@@ -57,6 +57,8 @@ struct Agent {
     /// Claims of rows that were seen when rows were given back last.
     reclaimed_at: u64,
     table: Table,
+    /// The most subjects that there were since memory was given back.
+    most_subjects: usize,
     stories: Stories,
     inquiries: Inquiries,
     log_reports: LogReports,
@@ -93,6 +95,7 @@ pub async fn run(
         vcpus: Vcpus::default(),
         reclaimed_at: 0,
         table,
+        most_subjects: 0,
         stories: Stories::default(),
         log_reports: LogReports::default(),
         log_history: sources.log_history.map(|history| {

@@ -20,8 +20,8 @@ use crate::{
     table::snapshot::{Fullness, HostFacts, LedgerFullness, ProbeRow, SCHEMA, Snapshot},
 };
 
-/// Subjects that go at once, from which on it is worth to give their memory back.
-const CROWD: usize = 500;
+/// Subjects that are worth giving their memory back once most of them have gone.
+const CROWD: usize = 400;
 
 impl Agent {
     /// A snapshot of what was read.
@@ -87,7 +87,11 @@ impl Agent {
 
     /// Lets go of those that ended long enough ago.
     pub(super) fn expire(&mut self) {
-        if self.table.expire(Instant::now()) >= CROWD {
+        self.table.expire(Instant::now());
+        let subjects = self.table.subject_count();
+        self.most_subjects = self.most_subjects.max(subjects);
+        if self.most_subjects >= CROWD && subjects <= self.most_subjects / 4 {
+            self.most_subjects = subjects;
             memory::give_back();
         }
     }

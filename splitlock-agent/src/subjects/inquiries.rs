@@ -6,7 +6,7 @@
 //! the subject is named by what the kernel side wrote down, and a new thread goes on.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fmt, io,
     sync::{
         Arc,
@@ -23,7 +23,8 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    identity::{Identity, Question},
+    SubjectId,
+    identity::{Identity, Question, Why},
     resolver::Resolver,
 };
 
@@ -37,15 +38,18 @@ const AHEAD: usize = 16;
 const STUCK_LIMIT: usize = 8;
 
 type Ask = dyn Fn(&Question) -> Identity + Send + Sync;
+type AskKernel = dyn Fn(&Question, Why) -> Identity + Send + Sync;
 
 /// The questions that are open, and who answers them.
 pub struct Inquiries {
     ask: Arc<Ask>,
-    by_kernel_alone: Arc<Ask>,
+    by_kernel_alone: Arc<AskKernel>,
     /// What the worker was given, in the order of the answers.
     open: VecDeque<Question>,
-    /// What waits: VMs, and processes that are none.
-    waiting: [VecDeque<Question>; 2],
+    /// What waits.
+    waiting: HashMap<SubjectId, Question>,
+    /// In which order: VMs, and processes that are none. Some may not wait any more.
+    order: [VecDeque<SubjectId>; 2],
     /// When the first of them is overdue.
     due: Instant,
     worker: Option<Sender<Question>>,
@@ -75,18 +79,21 @@ impl Inquiries {
         let other = Arc::clone(&resolver);
         Self::new(
             Arc::new(move |question| resolver.identify(question.subject, &question.seen())),
-            Arc::new(move |question| other.by_kernel_alone(question.subject, &question.seen())),
+            Arc::new(move |question, why| {
+                other.by_kernel_alone(question.subject, &question.seen(), why)
+            }),
             PATIENCE,
         )
     }
 
-    fn new(ask: Arc<Ask>, by_kernel_alone: Arc<Ask>, patience: Duration) -> Self {
+    fn new(ask: Arc<Ask>, by_kernel_alone: Arc<AskKernel>, patience: Duration) -> Self {
         let (sender, answers) = unbounded_channel();
         Self {
             ask,
             by_kernel_alone,
             open: VecDeque::new(),
-            waiting: Default::default(),
+            waiting: HashMap::new(),
+            order: Default::default(),
             due: Instant::now(),
             worker: None,
             generation: 0,
@@ -101,14 +108,25 @@ impl Inquiries {
     /// Asks. The answer comes from [`Self::next`]. VMs pass processes, of which anybody can make
     /// thousands.
     pub fn ask(&mut self, question: Question) {
-        self.waiting[usize::from(!question.is_vm)].push_back(question);
+        self.order[usize::from(!question.is_vm)].push_back(question.subject);
+        self.waiting.insert(question.subject, question);
         self.hand_out();
+    }
+
+    /// Answers about a subject that has ended, if nobody has begun to look at it: there is nothing
+    /// to be seen any more.
+    pub fn answer_of_ended(&mut self, subject: SubjectId) -> Option<Identity> {
+        let question = self.waiting.remove(&subject)?;
+        Some((self.by_kernel_alone)(&question, Why::Ended))
     }
 
     fn hand_out(&mut self) {
         while self.open.len() < AHEAD
-            && let Some(question) = self.waiting.iter_mut().find_map(VecDeque::pop_front)
+            && let Some(subject) = self.order.iter_mut().find_map(VecDeque::pop_front)
         {
+            let Some(question) = self.waiting.remove(&subject) else {
+                continue;
+            };
             if self.open.is_empty() {
                 self.due = Instant::now() + self.patience;
             }
@@ -123,7 +141,7 @@ impl Inquiries {
 
     /// Whether everything was answered.
     pub fn is_idle(&self) -> bool {
-        self.open.is_empty() && self.waiting.iter().all(VecDeque::is_empty)
+        self.open.is_empty() && self.waiting.is_empty()
     }
 
     /// How many subjects were named by the kernel side's word, as their answer did not come.
@@ -172,7 +190,7 @@ impl Inquiries {
         self.worker = None;
         self.generation += 1;
         self.start_worker();
-        Some((self.by_kernel_alone)(&question))
+        Some((self.by_kernel_alone)(&question, Why::Overdue))
     }
 
     /// Starts a worker with all open questions. Where there can be none, all are overdue at once.
@@ -260,7 +278,7 @@ mod tests {
                 }
                 identity(question, Some("/bin/a"))
             }),
-            Arc::new(|question| identity(question, None)),
+            Arc::new(|question, _why| identity(question, None)),
             Duration::from_millis(50),
         )
     }
@@ -295,6 +313,28 @@ mod tests {
         assert_eq!(answers.len(), 101);
         let place = answers.iter().position(|answer| answer.0 == 1000);
         assert_eq!(place, Some(AHEAD));
+    }
+
+    #[tokio::test]
+    async fn the_ended_do_not_wait() {
+        let mut inquiries = inquiries(&Arc::default());
+        let pids: Vec<u32> = (0..100).collect();
+        for pid in &pids {
+            inquiries.ask(question(*pid));
+        }
+        let ended = |inquiries: &mut Inquiries, pid| {
+            let identity = inquiries.answer_of_ended(question(pid).subject);
+            identity.map(|identity| (identity.subject.pid, identity.exe))
+        };
+        assert_eq!(ended(&mut inquiries, 50), Some((50, None)));
+        assert_eq!(ended(&mut inquiries, 50), None, "answered");
+        assert_eq!(ended(&mut inquiries, 0), None, "somebody looks at it");
+        let mut answers = vec![];
+        while !inquiries.is_idle() {
+            answers.push(inquiries.next().await.subject.pid);
+        }
+        let others: Vec<u32> = pids.into_iter().filter(|pid| *pid != 50).collect();
+        assert_eq!(answers, others);
     }
 
     #[tokio::test]

@@ -56,10 +56,10 @@ impl Resolver {
         self.judge(subject, seen, read, (!lives()).then_some(Why::Ended))
     }
 
-    /// Who a subject is by what the kernel side wrote down, where `/proc` does not answer. Does not
-    /// wait.
-    pub fn by_kernel_alone(&self, subject: SubjectId, seen: &Seen<'_>) -> Identity {
-        self.judge(subject, seen, Read::nothing(), Some(Why::Overdue))
+    /// Who a subject is by what the kernel side wrote down, as there is a reason not to ask `/proc`.
+    /// Does not wait.
+    pub fn by_kernel_alone(&self, subject: SubjectId, seen: &Seen<'_>, why: Why) -> Identity {
+        self.judge(subject, seen, Read::nothing(), Some(why))
     }
 
     /// What was read counts unless there is a reason for disbelief.

@@ -181,21 +181,28 @@ impl Table {
             }
             let has_locks = subject.locks(guest) > 0;
             if self.places[kind].is_full()
-                && let Some(yielding) = self
-                    .subjects
-                    .values_mut()
-                    .filter(|other| other.place(guest) == Place::Held && other.locks(guest) == 0)
-                    .filter(|other| has_locks || other.ended.is_some())
-                    // One that has ended first.
-                    .min_by_key(|other| (other.ended.is_none(), other.id))
+                && let Some(other) = self.places[kind].yielding(has_locks)
+                && let Some(yielding) = self.subjects.get_mut(&other)
             {
                 yielding.set_place(guest, Place::Overflow);
-                self.places[kind].take_back(Place::Held);
+                self.places[kind].take_back(other, Place::Held);
             }
             if let Some(subject) = self.subjects.get_mut(&id) {
                 let place = self.places[kind].give();
                 subject.set_place(guest, place);
             }
+        }
+        self.note_who_yields(id);
+    }
+
+    fn note_who_yields(&mut self, id: SubjectId) {
+        let Some(subject) = self.subjects.get(&id) else {
+            return;
+        };
+        for (kind, guest) in [(PROCESS, false), (VM, true)] {
+            let without_locks = subject.place(guest) == Place::Held && subject.locks(guest) == 0;
+            let lives = subject.ended.is_none();
+            self.places[kind].note(id, without_locks.then_some(lives));
         }
     }
 
@@ -213,6 +220,7 @@ impl Table {
     pub fn end(&mut self, id: SubjectId, now: Instant) {
         if let Some(subject) = self.subjects.get_mut(&id) {
             subject.ended.get_or_insert(now);
+            self.note_who_yields(id);
             self.release(id);
         }
     }
@@ -237,8 +245,13 @@ impl Table {
         self.places.iter().any(Places::is_full)
     }
 
-    /// Lets go of subjects that ended the retention time ago, and tells how many.
-    pub fn expire(&mut self, now: Instant) -> usize {
+    /// How many subjects there are, also those past a limit.
+    pub fn subject_count(&self) -> usize {
+        self.subjects.len()
+    }
+
+    /// Lets go of subjects that ended the retention time ago.
+    pub fn expire(&mut self, now: Instant) {
         let retention = self.retention;
         let over: Vec<Subject> = self
             .subjects
@@ -250,7 +263,7 @@ impl Table {
             .map(|(_, subject)| subject)
             .collect();
         if over.is_empty() {
-            return 0;
+            return;
         }
         let mut heirs = Heirs::default();
         for subject in &over {
@@ -262,12 +275,11 @@ impl Table {
         }
         // What a crowd took goes back when it has gone.
         self.subjects.shrink_to(self.subjects.len() * 4);
-        over.len()
     }
 
     fn let_go(&mut self, subject: &Subject) {
         for (kind, place) in [(PROCESS, subject.process), (VM, subject.vm)] {
-            self.places[kind].take_back(place);
+            self.places[kind].take_back(subject.id, place);
             if place == Place::Overflow {
                 self.overflow_ended[kind] += subject.locks(kind == VM);
             }

@@ -98,7 +98,7 @@ impl Table {
                     .as_ref()
                     .is_some_and(|labels| labels.id == vm_id && labels.name != name);
             if is_renamed && subject.vm == Place::Held {
-                self.places[VM].take_back(subject.vm);
+                self.places[VM].take_back(subject.id, subject.vm);
                 subject.vm = Place::None;
             }
         }

