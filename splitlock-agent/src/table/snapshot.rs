@@ -9,7 +9,7 @@ use splitlock_common::{Event, Lock};
 
 use crate::subjects::{
     SubjectId,
-    identity::Identity,
+    identity::{Identity, Missing},
     vmm::{Evidence, Vmm},
 };
 
@@ -108,6 +108,8 @@ pub struct Owner {
     pub container_id: String,
     /// The pod's uid.
     pub pod_uid: String,
+    /// What could not be learnt, and why.
+    pub missing: Vec<Missing>,
 }
 
 impl Owner {
@@ -133,6 +135,7 @@ impl From<&Identity> for Owner {
                 .container
                 .map_or_else(String::new, |container| container.label()),
             pod_uid: cgroup.pod_uid.unwrap_or_default(),
+            missing: identity.missing.clone(),
         }
     }
 }

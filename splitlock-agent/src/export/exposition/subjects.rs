@@ -126,6 +126,7 @@ pub fn processes(rows: &[ProcessRow]) -> Vec<Series> {
             let Owner {
                 exe,
                 command_line: _,
+                missing: _,
                 cgroup,
                 unit,
                 container_id,
