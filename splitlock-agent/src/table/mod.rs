@@ -2,7 +2,7 @@
 //! as a snapshot's rows. Knows nothing of BPF or HTTP.
 
 use std::{
-    collections::{BTreeSet, HashMap, hash_map::Entry},
+    collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry},
     time::{Duration, Instant},
 };
 
@@ -57,6 +57,8 @@ const KINDS: [&str; 3] = ["process", "vm", "workload"];
 pub struct Table {
     retention: Duration,
     subjects: HashMap<SubjectId, Subject>,
+    /// Those that have ended, in that order.
+    ended: VecDeque<(Instant, SubjectId)>,
     places: [Places; 2],
     workloads: Workloads,
     vm_ids: VmIds,
@@ -77,8 +79,9 @@ impl Table {
         Self {
             retention: limits.retention,
             subjects: HashMap::new(),
+            ended: VecDeque::new(),
             places: [Places::new(limits.processes), Places::new(limits.vms)],
-            workloads: Workloads::new(limits.workloads),
+            workloads: Workloads::new(limits.workloads, limits.retention),
             vm_ids: VmIds::default(),
             unnamed: BTreeSet::new(),
             host: HostCounters::default(),
@@ -219,9 +222,14 @@ impl Table {
     /// A subject has ended and its last reading was taken.
     pub fn end(&mut self, id: SubjectId, now: Instant) {
         if let Some(subject) = self.subjects.get_mut(&id) {
+            let is_news = subject.ended.is_none();
             subject.ended.get_or_insert(now);
             self.note_who_yields(id);
             self.release(id);
+            // Most of a crowd past a limit have gone by now.
+            if is_news && self.knows(id) {
+                self.ended.push_back((now, id));
+            }
         }
     }
 
@@ -252,16 +260,14 @@ impl Table {
 
     /// Lets go of subjects that ended the retention time ago.
     pub fn expire(&mut self, now: Instant) {
-        let retention = self.retention;
-        let over: Vec<Subject> = self
-            .subjects
-            .extract_if(|_, subject| {
-                subject
-                    .ended
-                    .is_some_and(|ended| now.duration_since(ended) >= retention)
-            })
-            .map(|(_, subject)| subject)
-            .collect();
+        let mut over = vec![];
+        while let Some((ended, id)) = self.ended.front()
+            && now.duration_since(*ended) >= self.retention
+        {
+            // It may have been let go of before.
+            over.extend(self.subjects.remove(id));
+            self.ended.pop_front();
+        }
         if over.is_empty() {
             return;
         }
@@ -275,6 +281,7 @@ impl Table {
         }
         // What a crowd took goes back when it has gone.
         self.subjects.shrink_to(self.subjects.len() * 4);
+        self.ended.shrink_to(self.ended.len() * 4);
     }
 
     fn let_go(&mut self, subject: &Subject) {
@@ -338,5 +345,7 @@ impl Heirs {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

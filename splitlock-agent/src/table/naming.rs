@@ -1,6 +1,6 @@
 //! Names for subjects: who has none yet, and what follows from one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{
     Table, VM,
@@ -110,12 +110,13 @@ impl Table {
             return;
         };
         let Some(owner) = &subject.owner else { return };
+        let now = Instant::now();
         if subject.workload == Membership::None && subject.locks(false) > 0 {
             let key = WorkloadKey {
                 comm: subject.comm.clone(),
                 unit: owner.workload_unit().to_owned(),
             };
-            subject.workload = if self.workloads.join(&key) {
+            subject.workload = if self.workloads.join(&key, now) {
                 Membership::Member(key)
             } else {
                 Membership::Overflow
@@ -123,7 +124,7 @@ impl Table {
         }
         let news = subject.settle();
         if let Membership::Member(key) = &subject.workload {
-            self.workloads.add(key, &news);
+            self.workloads.add(key, &news, now);
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Workloads: all processes of one comm in one unit, over all their lives. A service that crashes
 //! and comes back under ever new pids is one series.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use splitlock_common::Event;
 
@@ -21,8 +24,8 @@ struct Workload {
     counts: [u64; Event::COUNT],
     /// Subjects in the table that count into it.
     members: usize,
-    /// The clock of [`Workloads`] when it last counted.
-    changed: u64,
+    /// When it last counted.
+    changed: Instant,
 }
 
 /// A bounded set of workloads.
@@ -30,39 +33,38 @@ struct Workload {
 pub struct Workloads {
     workloads: HashMap<WorkloadKey, Workload>,
     limit: usize,
-    /// Rises with every change, so that the longest quiet one can be told.
-    clock: u64,
+    /// How long one has to be quiet before it makes room.
+    rest: Duration,
 }
 
 impl Workloads {
-    /// An empty set.
-    pub fn new(limit: usize) -> Self {
+    /// An empty set. A workload has to be quiet for the time `rest` before it makes room.
+    pub fn new(limit: usize, rest: Duration) -> Self {
         Self {
             workloads: HashMap::new(),
             limit,
-            clock: 0,
+            rest,
         }
     }
 
     /// Takes a subject in. False if there is no place: its locks go to the overflow.
     ///
-    /// At the limit the workload that has been quiet for longest makes room, if none of its
-    /// subjects is in the table any more.
-    pub fn join(&mut self, key: &WorkloadKey) -> bool {
-        if !self.workloads.contains_key(key) && !self.make_room() {
+    /// At the limit the workload that has been quiet for longest makes room, if that is long enough
+    /// for its last counts to have been seen, and none of its subjects is in the table any more.
+    pub fn join(&mut self, key: &WorkloadKey, now: Instant) -> bool {
+        if !self.workloads.contains_key(key) && !self.make_room(now) {
             return false;
         }
-        self.clock += 1;
         let workload = self.workloads.entry(key.clone()).or_insert(Workload {
             counts: [0; Event::COUNT],
             members: 0,
-            changed: self.clock,
+            changed: now,
         });
         workload.members += 1;
         true
     }
 
-    fn make_room(&mut self) -> bool {
+    fn make_room(&mut self, now: Instant) -> bool {
         if self.workloads.len() < self.limit {
             return true;
         }
@@ -70,6 +72,7 @@ impl Workloads {
             .workloads
             .iter()
             .filter(|(_, workload)| workload.members == 0)
+            .filter(|(_, workload)| now.duration_since(workload.changed) >= self.rest)
             .min_by_key(|(_, workload)| workload.changed)
             .map(|(key, _)| key.clone());
         quiet.is_some_and(|key| self.workloads.remove(&key).is_some())
@@ -83,13 +86,12 @@ impl Workloads {
     }
 
     /// Counts further events of one of its subjects.
-    pub fn add(&mut self, key: &WorkloadKey, events: &[u64; Event::COUNT]) {
+    pub fn add(&mut self, key: &WorkloadKey, events: &[u64; Event::COUNT], now: Instant) {
         if events.iter().all(|count| *count == 0) {
             return;
         }
-        self.clock += 1;
         if let Some(workload) = self.workloads.get_mut(key) {
-            workload.changed = self.clock;
+            workload.changed = now;
             for (sum, count) in workload.counts.iter_mut().zip(events) {
                 *sum += count;
             }
@@ -147,12 +149,15 @@ mod tests {
             .collect()
     }
 
+    const REST: Duration = Duration::from_secs(900);
+
     #[test]
     fn what_its_subjects_did_stays_after_them() {
-        let mut workloads = Workloads::new(1);
+        let mut workloads = Workloads::new(1, REST);
+        let now = Instant::now();
         for _ in 0..3 {
-            assert!(workloads.join(&key("a")));
-            workloads.add(&key("a"), &events(2));
+            assert!(workloads.join(&key("a"), now));
+            workloads.add(&key("a"), &events(2), now);
             workloads.leave(&key("a"));
         }
         assert_eq!(counts(&workloads), [("a".to_owned(), 6)]);
@@ -160,17 +165,20 @@ mod tests {
 
     #[test]
     fn at_the_limit_the_longest_quiet_one_without_subjects_makes_room() {
-        let mut workloads = Workloads::new(3);
+        let mut workloads = Workloads::new(3, REST);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
         for comm in ["a", "b", "c"] {
-            assert!(workloads.join(&key(comm)));
-            workloads.add(&key(comm), &events(1));
+            assert!(workloads.join(&key(comm), start));
+            workloads.add(&key(comm), &events(1), start);
         }
-        assert!(!workloads.join(&key("d")), "all have subjects");
+        assert!(!workloads.join(&key("d"), after(5000)), "all have subjects");
         workloads.leave(&key("b"));
         workloads.leave(&key("a"));
-        // The longest quiet one still has a subject; of the others, `a` was heard of first.
-        workloads.add(&key("b"), &events(1));
-        assert!(workloads.join(&key("d")));
+        // `c` has been as quiet, but still has a subject.
+        workloads.add(&key("b"), &events(1), after(10));
+        assert!(!workloads.join(&key("d"), after(899)), "none has rested");
+        assert!(workloads.join(&key("d"), after(900)));
         let names: Vec<String> = counts(&workloads).into_iter().map(|row| row.0).collect();
         assert_eq!(names, ["b", "c", "d"]);
         assert_eq!(workloads.fullness().used, 3);
@@ -178,6 +186,6 @@ mod tests {
 
     #[test]
     fn no_limit_is_too_small() {
-        assert!(!Workloads::new(0).join(&key("a")));
+        assert!(!Workloads::new(0, REST).join(&key("a"), Instant::now()));
     }
 }

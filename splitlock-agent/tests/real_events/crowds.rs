@@ -17,7 +17,10 @@ use super::{
         crowd::{self, Each},
         trap_module::{Mode, set_mode},
     },
-    requirements::Requirement::{AlignmentChecks, Kvm, Root, TrapModule},
+    requirements::{
+        Requirement::{AlignmentChecks, Kvm, Root, TrapModule},
+        missed,
+    },
 };
 
 pub const TESTS: &[Test] = &[
@@ -209,7 +212,10 @@ fn five_hundred_vms_leave_nothing() {
             .collect()
     };
     // Their names may take longer than a scrape waits.
-    let metrics = agent.wait_for("all VMs", |metrics| port_exits(metrics).len() == 500);
+    let metrics = agent.wait_for("all VMs", |metrics| {
+        let missed = missed(metrics, "kvm_userspace_exit");
+        port_exits(metrics).len() as u64 + missed >= 500
+    });
     let exits = port_exits(&metrics);
     assert!(exits.values().all(|count| *count == 1), "{exits:?}");
     let crowded = Held::by_vms(&agent);
@@ -246,11 +252,13 @@ fn check_sums(agent: &Agent, count: u32) -> Metrics {
         ))
     };
     let metrics = agent.wait_for("every lock in the workloads", |metrics| {
-        sum(metrics, "splitlock_workload_traps_total") + overflow(metrics, "workload") == count
+        sum(metrics, "splitlock_workload_traps_total") + overflow(metrics, "workload")
+            == sum(metrics, "splitlock_host_traps_total")
     });
-    assert_eq!(sum(&metrics, "splitlock_host_traps_total"), count);
+    let host = sum(&metrics, "splitlock_host_traps_total");
+    assert!(host <= count && host + missed(&metrics, "handle_user_split_lock") >= count);
     let processes = sum(&metrics, "splitlock_process_traps_total");
-    assert_eq!(processes + overflow(&metrics, "process"), count);
+    assert_eq!(processes + overflow(&metrics, "process"), host);
     metrics
 }
 
@@ -262,10 +270,18 @@ fn every_lock_is_in_its_families() {
     let metrics = check_sums(&agent, count);
     for family in ["process", "workload"] {
         let counts = by_comm(&metrics, &format!("splitlock_{family}_traps_total"), "lock");
-        let wrong: Vec<u32> = (0..count)
-            .filter(|index| counts.get(&crowd::comm("lock", *index)) != Some(&1))
+        assert!(
+            counts.values().all(|count| *count == 1),
+            "{family}: {counts:?}"
+        );
+        let absent: Vec<u32> = (0..count)
+            .filter(|index| !counts.contains_key(&crowd::comm("lock", *index)))
             .collect();
-        assert_eq!(wrong, [0; 0], "not once under their names, {family}");
+        let missed = missed(&metrics, "handle_user_split_lock");
+        assert!(
+            absent.len() as u64 <= missed,
+            "{family}: {absent:?}, {missed} missed"
+        );
     }
 }
 
@@ -279,6 +295,7 @@ fn locks_past_the_limit_are_in_the_overflow() {
         let named = metrics.family(&format!("splitlock_{kind}_traps_total"));
         assert_eq!(named.len(), 1000, "{kind}");
         let overflow = format!(r#"splitlock_overflow_traps_total{{kind="{kind}"}}"#);
-        assert_eq!(metrics.count(&overflow), u64::from(count) - 1000, "{kind}");
+        let host = sum(&metrics, "splitlock_host_traps_total");
+        assert_eq!(metrics.count(&overflow), host - 1000, "{kind}");
     }
 }

@@ -106,7 +106,7 @@ pub fn assert_same_in(
 ) {
     let (shown, counted) = (shown(metrics, family, pid), kernel.read());
     assert!(!counted.is_empty(), "the kernel counted nothing");
-    let missed = missed(metrics, probe);
+    let missed = requirements::missed(metrics, probe);
     if missed > 0 {
         let missing = counted.iter().map(|(reason, count)| {
             let shown = shown.get(reason).copied().unwrap_or_default();
@@ -130,22 +130,11 @@ pub fn assert_made(metrics: &Metrics, pid: u32, names: &[&str], made: u64) {
         .filter(|(reason, _)| names.contains(reason))
         .map(|(_, count)| count)
         .sum();
-    let missed = missed(metrics, "kvm_exit");
+    let missed = requirements::missed(metrics, "kvm_exit");
     assert!(
         shown <= made && made <= shown + missed,
         "{shown} {names:?} of {made}, {missed} missed"
     );
-}
-
-/// What may be missing: on a preemptible kernel what it says that it skipped, elsewhere nothing.
-fn missed(metrics: &Metrics, probe: &str) -> u64 {
-    if requirements::is_preemptible() {
-        metrics.count(&format!(
-            r#"splitlock_probe_missed_total{{probe="{probe}"}}"#
-        ))
-    } else {
-        0
-    }
 }
 
 /// An access to a port, by the names of both instruction sets.

@@ -106,22 +106,13 @@ fn seen(results: &Results) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// What may be missing: on a preemptible kernel what it says that it skipped, elsewhere nothing.
-fn missed(metrics: &Metrics) -> u64 {
-    if requirements::is_preemptible() {
-        metrics.count(r#"splitlock_probe_missed_total{probe="kvm_userspace_exit"}"#)
-    } else {
-        0
-    }
-}
-
 /// Both sides agree, exactly. Only on a preemptible kernel may something be missing: what the
 /// kernel says that it skipped, while a task that it preempted inside `bpf(2)` waited.
 #[track_caller]
 pub fn assert_exits(metrics: &Metrics, vm: &str, results: &Results) {
     let (shown, seen) = (userspace_exits(metrics, vm), seen(results));
     let sum = |exits: &BTreeMap<String, u64>| exits.values().sum::<u64>();
-    let missed = missed(metrics);
+    let missed = requirements::missed(metrics, "kvm_userspace_exit");
     if missed == 0 {
         assert_eq!(shown, seen, "{vm}");
     } else {
@@ -320,7 +311,7 @@ fn rows_are_used_again_while_the_vm_lives() {
     let metrics = agent.metrics();
     // The agent gives rows back when it hears of new ones; on a busy machine it may hear late.
     let lost = metrics.count(r#"splitlock_lost_total{cause="exit_ledger_full"}"#);
-    let missed = missed(&metrics);
+    let missed = requirements::missed(&metrics, "kvm_userspace_exit");
     let shown = userspace_exits(&metrics, &vm)["restart"];
     assert!(
         shown <= 1000 && shown + lost + missed >= 1000,

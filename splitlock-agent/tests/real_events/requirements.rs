@@ -3,6 +3,7 @@
 use std::{env, fs, path::PathBuf, sync::OnceLock};
 
 use super::{
+    agent::Metrics,
     cgroup,
     events::{Child, Event, kvm_guest::kvm_available, trap_module},
     exits,
@@ -139,6 +140,18 @@ fn newer_than(version: (u32, u32), what: &str) -> Result<(), String> {
 /// Whether the rig's kernel is preemptible: 7.0 and later are, Debian's earlier ones are voluntary.
 pub fn is_preemptible() -> bool {
     newer_than((7, 0), "").is_ok()
+}
+
+/// What a hook's counts may lack: what the kernel says that it skipped, while a task that it
+/// preempted inside `bpf(2)` waited. Nothing on a kernel that is not preemptible.
+pub fn missed(metrics: &Metrics, probe: &str) -> u64 {
+    if is_preemptible() {
+        metrics.count(&format!(
+            r#"splitlock_probe_missed_total{{probe="{probe}"}}"#
+        ))
+    } else {
+        0
+    }
 }
 
 /// Whether this is a VM of `cargo xtask vm`.
