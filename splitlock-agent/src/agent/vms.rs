@@ -58,7 +58,7 @@ impl VmWatch {
         let (paths, scanner) = (self.paths.clone(), self.scanner.clone());
         let look = move || match vms::vms(&paths) {
             Ok(ids) => {
-                let found = ids.into_iter().map(|id| found(&paths, id)).collect();
+                let found = ids.into_iter().filter_map(|id| found(&paths, id)).collect();
                 // The agent may be ending.
                 let _ = scanner.send(found);
             }
@@ -113,13 +113,14 @@ async fn next_event(events: &mut Option<AsyncFd<VmEvents>>) -> io::Result<Option
 fn owner(paths: &Paths, tid: u32) -> Option<FoundVm> {
     let pid = process::thread_group(paths, tid).ok()?;
     let start_ticks = process::start_ticks(paths, pid).ok()?;
-    Some(found(paths, SubjectId { pid, start_ticks }))
+    found(paths, SubjectId { pid, start_ticks })
 }
 
-fn found(paths: &Paths, id: SubjectId) -> FoundVm {
-    // The VM's name comes later; this is for one whose process is gone by then.
-    let comm = process::comm(paths, id.pid).unwrap_or_default();
-    FoundVm { id, comm }
+/// With its comm, for if its process is gone before it is named. One that is gone now is found by
+/// what it did, if it did anything.
+fn found(paths: &Paths, id: SubjectId) -> Option<FoundVm> {
+    let comm = process::comm(paths, id.pid).ok()?;
+    Some(FoundVm { id, comm })
 }
 
 impl Agent {

@@ -203,7 +203,8 @@ impl Table {
             return;
         };
         for (kind, guest) in [(PROCESS, false), (VM, true)] {
-            let without_locks = subject.place(guest) == Place::Held && subject.locks(guest) == 0;
+            let without_locks =
+                subject.place(guest) == Place::Held && subject.shown_locks(guest) == 0;
             let lives = subject.ended.is_none();
             self.places[kind].note(id, without_locks.then_some(lives));
         }
@@ -260,14 +261,20 @@ impl Table {
 
     /// Lets go of subjects that ended the retention time ago.
     pub fn expire(&mut self, now: Instant) {
-        let mut over = vec![];
-        while let Some((ended, id)) = self.ended.front()
-            && now.duration_since(*ended) >= self.retention
+        let (mut over, mut unnamed) = (vec![], vec![]);
+        while let Some((ended, id)) = self.ended.front().copied()
+            && now.duration_since(ended) >= self.retention
         {
-            // It may have been let go of before.
-            over.extend(self.subjects.remove(id));
             self.ended.pop_front();
+            match self.subjects.entry(id) {
+                // Its locks are to be counted for its workload first.
+                Entry::Occupied(subject) if subject.get().is_unnamed(false) => unnamed.push(id),
+                Entry::Occupied(subject) => over.push(subject.remove()),
+                // It was let go of before.
+                Entry::Vacant(_) => {}
+            }
         }
+        self.ended.extend(unnamed.into_iter().map(|id| (now, id)));
         if over.is_empty() {
             return;
         }
@@ -276,8 +283,13 @@ impl Table {
             self.let_go(subject);
             heirs.leave(subject);
         }
-        for subject in self.subjects.values_mut() {
-            heirs.inherit(subject);
+        let richer: Vec<SubjectId> = self
+            .subjects
+            .values_mut()
+            .filter_map(|subject| heirs.inherit(subject).then_some(subject.id))
+            .collect();
+        for id in richer {
+            self.note_who_yields(id);
         }
         // What a crowd took goes back when it has gone.
         self.subjects.shrink_to(self.subjects.len() * 4);
@@ -328,20 +340,21 @@ impl Heirs {
         }
     }
 
-    fn inherit(&mut self, subject: &mut Subject) {
-        if subject.process == Place::Held
-            && let Some(carried) = self
-                .processes
-                .remove(&(subject.id.pid, subject.comm.clone()))
-        {
-            subject.carried[PROCESS].add(&carried);
+    /// True if the subject has inherited something.
+    fn inherit(&mut self, subject: &mut Subject) -> bool {
+        let process = (subject.process == Place::Held)
+            .then(|| (subject.id.pid, subject.comm.clone()))
+            .and_then(|labels| self.processes.remove(&labels));
+        let vm = subject
+            .labels
+            .as_ref()
+            .filter(|_| subject.vm == Place::Held)
+            .and_then(|labels| self.vms.remove(&(labels.name.clone(), labels.id.clone())));
+        let inherits = process.is_some() || vm.is_some();
+        for (kind, carried) in [(PROCESS, process), (VM, vm)] {
+            subject.carried[kind].add(&carried.unwrap_or_default());
         }
-        if subject.vm == Place::Held
-            && let Some(labels) = &subject.labels
-            && let Some(carried) = self.vms.remove(&(labels.name.clone(), labels.id.clone()))
-        {
-            subject.carried[VM].add(&carried);
-        }
+        inherits
     }
 }
 

@@ -231,6 +231,13 @@ impl Subject {
             .sum()
     }
 
+    /// The locks that its series show: its own, and those that were left to it.
+    pub fn shown_locks(&self, guest: bool) -> u64 {
+        let carried = &self.carried[usize::from(guest)].events;
+        let left = Event::ALL.iter().filter(|event| event.is_lock());
+        self.locks(guest) + left.map(|event| carried[event.index()]).sum::<u64>()
+    }
+
     /// The locks of its own code that its workload has not been told of.
     pub fn settle(&mut self) -> [u64; Event::COUNT] {
         let mut news = [0; Event::COUNT];
