@@ -1,7 +1,10 @@
 //! A subject's life: it is met, its end is watched, and then its last counts are read and its places
 //! in the ledgers freed.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use aya::maps::MapError;
 use splitlock_common::{
@@ -13,10 +16,14 @@ use tracing::{debug, warn};
 use super::Agent;
 use crate::subjects::{SubjectId, death, process, vmm::vcpu::vcpu_number};
 
+/// At least between two looks for those that ended long enough ago, scrapes aside.
+const EXPIRY: Duration = Duration::from_secs(1);
+
 impl Agent {
     /// Reads what the ledgers hold of a subject that they have not told of yet.
     pub(super) fn meet(&mut self, key: SubjectKey) -> Result<(), MapError> {
-        if self.table.is_full() {
+        // To make room; what inherits from the forgotten is looked for among all.
+        if self.table.is_full() && self.expired_at.elapsed() >= EXPIRY {
             self.expire();
         }
         let mut is_new = false;

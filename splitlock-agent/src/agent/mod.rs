@@ -9,7 +9,7 @@ mod show;
 mod vms;
 mod waiting;
 
-use std::{future::pending, io};
+use std::{future::pending, io, time::Instant};
 
 use aya::maps::MapError;
 use splitlock_common::{
@@ -57,6 +57,8 @@ struct Agent {
     /// Claims of rows that were seen when rows were given back last.
     reclaimed_at: u64,
     table: Table,
+    /// When the table was last asked to forget.
+    expired_at: Instant,
     /// The most subjects that there were since memory was given back.
     most_subjects: usize,
     stories: Stories,
@@ -95,6 +97,7 @@ pub async fn run(
         vcpus: Vcpus::default(),
         reclaimed_at: 0,
         table,
+        expired_at: Instant::now(),
         most_subjects: 0,
         stories: Stories::default(),
         log_reports: LogReports::default(),

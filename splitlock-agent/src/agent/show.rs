@@ -87,7 +87,8 @@ impl Agent {
 
     /// Lets go of those that ended long enough ago.
     pub(super) fn expire(&mut self) {
-        self.table.expire(Instant::now());
+        self.expired_at = Instant::now();
+        self.table.expire(self.expired_at);
         let subjects = self.table.subject_count();
         self.most_subjects = self.most_subjects.max(subjects);
         if self.most_subjects >= CROWD && subjects <= self.most_subjects / 4 {

@@ -239,6 +239,11 @@ mod tests {
         vmm::{Evidence, VmNaming, Vmm},
     };
 
+    /// Nothing is overdue by it, however busy the machine.
+    const LONG: Duration = Duration::from_secs(60);
+    /// Only who is stuck takes so long.
+    const SHORT: Duration = Duration::from_millis(700);
+
     fn question(pid: u32) -> Question {
         Question {
             subject: SubjectId {
@@ -269,7 +274,7 @@ mod tests {
     }
 
     /// Answers about odd pids do not come while `stuck` is set.
-    fn inquiries(stuck: &Arc<AtomicBool>) -> Inquiries {
+    fn inquiries(stuck: &Arc<AtomicBool>, patience: Duration) -> Inquiries {
         let stuck = Arc::clone(stuck);
         Inquiries::new(
             Arc::new(move |question| {
@@ -279,7 +284,7 @@ mod tests {
                 identity(question, Some("/bin/a"))
             }),
             Arc::new(|question, _why| identity(question, None)),
-            Duration::from_millis(50),
+            patience,
         )
     }
 
@@ -297,7 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn everyone_is_answered_in_order() {
-        let mut inquiries = inquiries(&Arc::default());
+        let mut inquiries = inquiries(&Arc::default(), LONG);
         let pids: Vec<u32> = (0..100).collect();
         let expected: Vec<(u32, bool)> = pids.iter().map(|pid| (*pid, true)).collect();
         assert_eq!(answers(&mut inquiries, &pids).await, expected);
@@ -307,7 +312,7 @@ mod tests {
 
     #[tokio::test]
     async fn vms_pass_processes() {
-        let mut inquiries = inquiries(&Arc::default());
+        let mut inquiries = inquiries(&Arc::default(), LONG);
         let pids: Vec<u32> = (0..100).chain([1000]).collect();
         let answers = answers(&mut inquiries, &pids).await;
         assert_eq!(answers.len(), 101);
@@ -317,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_ended_do_not_wait() {
-        let mut inquiries = inquiries(&Arc::default());
+        let mut inquiries = inquiries(&Arc::default(), LONG);
         let pids: Vec<u32> = (0..100).collect();
         for pid in &pids {
             inquiries.ask(question(*pid));
@@ -340,7 +345,7 @@ mod tests {
     #[tokio::test]
     async fn who_holds_the_answer_up_is_named_without_it_and_holds_up_nobody_else() {
         let stuck = Arc::new(AtomicBool::new(true));
-        let mut inquiries = inquiries(&stuck);
+        let mut inquiries = inquiries(&stuck, SHORT);
         let found = answers(&mut inquiries, &[2, 1, 4, 3, 6]).await;
         let expected = [(2, true), (1, false), (4, true), (3, false), (6, true)];
         assert_eq!(found, expected);
@@ -353,7 +358,7 @@ mod tests {
     #[tokio::test]
     async fn with_too_many_stuck_the_kernel_sides_word_is_all_until_one_is_free() {
         let stuck = Arc::new(AtomicBool::new(true));
-        let mut inquiries = inquiries(&stuck);
+        let mut inquiries = inquiries(&stuck, SHORT);
         let odd: Vec<u32> = (0..STUCK_LIMIT as u32).map(|n| 2 * n + 1).collect();
         answers(&mut inquiries, &odd).await;
         assert_eq!(answers(&mut inquiries, &[2]).await, [(2, false)]);
