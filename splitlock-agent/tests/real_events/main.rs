@@ -9,6 +9,7 @@ mod crowds;
 mod events;
 mod exit_records;
 mod exits;
+mod firmware;
 mod guests;
 mod joins;
 mod kernel_count;

@@ -2,11 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    env,
     ffi::OsStr,
-    fs,
-    path::{Path, PathBuf},
-    process, thread,
+    path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,6 +15,7 @@ use super::{
     agent::{Agent, Metrics},
     events::Child,
     exits::{IO, KVM_EXIT, assert_made, assert_same, assert_same_in, reasons},
+    firmware::Firmware,
     kernel_count::{KernelCount, Tracepoint},
     requirements::{
         self,
@@ -54,54 +53,8 @@ fn returns() -> impl Iterator<Item = (String, &'static str)> {
     ])
 }
 
-/// Bytes of a firmware: QEMU wants whole 64 KiB and puts the last byte below 4 GiB.
-const SIZE: usize = 0x1_0000;
-/// Where the code is in it.
-const CODE: usize = 0xff00;
-/// Where a vCPU begins.
-const RESET: usize = 0xfff0;
-
-/// A firmware that writes to port 0x80 `count` times and halts for ever. 16-bit code.
-fn firmware(count: u32) -> Vec<u8> {
-    let mut bytes = vec![0; SIZE];
-    let [a, b, c, d] = count.to_le_bytes();
-    #[rustfmt::skip]
-    let code = [
-        0x66, 0xb9, a, b, c, d, // mov ecx, count
-        0xe6, 0x80,             // again: out 0x80, al
-        0x66, 0x49,             // dec ecx
-        0x75, 0xfa,             // jnz again
-        0xfa,                   // cli
-        0xf4,                   // halt: hlt
-        0xeb, 0xfd,             // jmp halt
-    ];
-    bytes[CODE..CODE + code.len()].copy_from_slice(&code);
-    // jmp to the code, from behind these three bytes.
-    let [low, high] = (CODE.wrapping_sub(RESET + 3) as u16).to_le_bytes();
-    bytes[RESET..RESET + 3].copy_from_slice(&[0xe9, low, high]);
-    bytes
-}
-
-/// A file that goes with this value.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn write(name: &str, bytes: &[u8]) -> Self {
-        let path = env::temp_dir().join(format!("{name}-{}", process::id()));
-        fs::write(&path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Self(path)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // Not a panic: another one may be under way.
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// QEMU with nothing but vCPUs and this firmware; it begins when it is let go.
-fn machine(qemu: &Path, firmware: &Path, vcpus: u32) -> Child {
+/// QEMU with nothing but vCPUs, this firmware and these options; it begins when it is let go.
+pub fn machine(qemu: &Path, firmware: &Path, vcpus: u32, options: &[&OsStr]) -> Child {
     let vcpus = vcpus.to_string();
     let libraries = qemu.with_file_name("lib");
     let mut args: Vec<&OsStr> = [
@@ -113,8 +66,6 @@ fn machine(qemu: &Path, firmware: &Path, vcpus: u32) -> Child {
         "host",
         "-m",
         "16M",
-        "-name",
-        "guest=splitlock-nested",
         "-nodefaults",
         "-no-user-config",
         "-display",
@@ -125,6 +76,7 @@ fn machine(qemu: &Path, firmware: &Path, vcpus: u32) -> Child {
     .to_vec();
     args.push(firmware.as_os_str());
     args.extend(["-smp", &vcpus].map(OsStr::new));
+    args.extend(options);
     Child::spawn_program(qemu, &args, &[("LD_LIBRARY_PATH", libraries.as_os_str())])
 }
 
@@ -168,8 +120,8 @@ fn its_exits_are_those_that_the_kernel_counts() {
     let qemu = requirements::qemu().expect("the test needs it");
     let agent = Agent::start(&[]);
     for count in [1, 2000] {
-        let firmware = Temporary::write("firmware", &firmware(count));
-        let mut child = machine(&qemu, &firmware.0, 1);
+        let firmware = Firmware::write(count);
+        let mut child = machine(&qemu, firmware.path(), 1, &[]);
         let kernel = Kernel::start(child.pid());
         child.go();
         // KVM itself keeps the halted vCPU, as the interrupt controller is its own.
@@ -187,7 +139,7 @@ fn its_exits_are_those_that_the_kernel_counts() {
 fn a_real_firmwares_exits_are_those_that_the_kernel_counts() {
     let qemu = requirements::qemu().expect("the test needs it");
     let agent = Agent::start(&[]);
-    let mut child = machine(&qemu, &qemu.with_file_name("bios-256k.bin"), 2);
+    let mut child = machine(&qemu, &qemu.with_file_name("bios-256k.bin"), 2, &[]);
     let kernel = Kernel::start(child.pid());
     child.go();
     // It halts between two looks at the clock when all else is done.
