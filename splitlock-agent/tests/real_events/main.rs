@@ -23,6 +23,7 @@ mod qemu;
 mod requirements;
 mod service;
 mod traps;
+mod vmms;
 
 use std::{env, process::ExitCode};
 
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
             modes::TESTS,
             exits::TESTS,
             qemu::TESTS,
+            vmms::TESTS,
         ]);
         // The mode of detection is the machine's, and the host's totals are compared.
         arguments.test_threads = Some(1);

@@ -19,6 +19,7 @@ pub mod crowd;
 pub mod forged_signal;
 pub mod guise;
 pub mod kvm_guest;
+pub mod new_comm;
 pub mod real_bus_error;
 mod results;
 mod sigbus;
