@@ -73,8 +73,17 @@ impl Archive {
 
     /// What apt knows of a package, in its best version.
     pub fn package(&self, name: &str) -> Result<Package> {
+        self.show(&[name])
+    }
+
+    /// What apt knows of a package in a suite.
+    pub fn package_of(&self, name: &str, suite: &str) -> Result<Package> {
+        self.show(&["--target-release", suite, name])
+    }
+
+    fn show(&self, args: &[&str]) -> Result<Package> {
         let mut show = self.command("apt-cache");
-        show.args(["show", "--no-all-versions", name]);
+        show.args(["show", "--no-all-versions"]).args(args);
         let text = command::output(&mut show)?;
         parse_package(&text).with_context(|| format!("{show:?} says no name or version"))
     }

@@ -7,6 +7,7 @@ use cpio::{NewcBuilder, newc::trailer};
 
 use super::{
     kernels::Kernel,
+    libvirt,
     programs::Programs,
     protocol::{AGENT, MODULES, Module, ORDER, Order, TESTS},
     qemu::{self, LOADER},
@@ -16,6 +17,7 @@ use super::{
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
+const LINK: u32 = 0o120_777;
 
 /// The path of the QEMU that is a VMM in the kernel under test.
 const QEMU: &str = "/rig/qemu/qemu-system-x86_64";
@@ -24,10 +26,38 @@ const QEMU_FIRMWARE: &str = "/rig/qemu/bios-256k.bin";
 /// The folder of its libraries, beside it: the tests look for them there.
 const QEMU_LIBRARIES: &str = "/rig/qemu/lib";
 
+/// The folder of libvirt's programs, and of the driver: the tests look for them there.
+const LIBVIRT: &str = "/rig/libvirt";
+/// Whom libvirt looks up, and how it is set.
+const LIBVIRT_SETTINGS: [(&str, &str); 5] = [
+    ("/etc/passwd", include_str!("../../rig/libvirt/passwd")),
+    ("/etc/group", include_str!("../../rig/libvirt/group")),
+    (
+        "/etc/nsswitch.conf",
+        include_str!("../../rig/libvirt/nsswitch.conf"),
+    ),
+    (
+        "/etc/libvirt/qemu.conf",
+        include_str!("../../rig/libvirt/qemu.conf"),
+    ),
+    (
+        "/etc/libvirt/libvirtd.conf",
+        include_str!("../../rig/libvirt/libvirtd.conf"),
+    ),
+];
+
 /// What KVM needs, in the order of loading; with nested SVM only the last could be another.
 const KVM_MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
 /// The tests read it; see `crowds.rs` there.
 const CROWD: &str = "SPLITLOCK_CROWD";
+
+/// A VMM that the tests are given.
+pub enum Vmm {
+    /// QEMU.
+    Qemu(qemu::Files),
+    /// libvirt, with its QEMU.
+    Libvirt(libvirt::Files),
+}
 
 /// A cpio archive in the kernel's format, in memory.
 #[derive(Default)]
@@ -62,7 +92,7 @@ pub fn write(
     kernel: &Kernel,
     programs: &Programs,
     trap_module: Option<&Path>,
-    qemu: &qemu::Files,
+    vmm: &Vmm,
     scenario: &Scenario,
     test_args: &[String],
 ) -> Result<()> {
@@ -95,6 +125,14 @@ pub fn write(
     }
     let mut environment = BTreeMap::new();
     if scenario.tests {
+        let qemu = match vmm {
+            Vmm::Qemu(qemu) => qemu,
+            Vmm::Libvirt(libvirt) => {
+                add_libvirt(&mut archive, libvirt)?;
+                environment.insert("SPLITLOCK_LIBVIRT".to_owned(), LIBVIRT.to_owned());
+                &libvirt.qemu
+            }
+        };
         add_qemu(&mut archive, qemu)?;
         environment.insert("SPLITLOCK_QEMU".to_owned(), QEMU.to_owned());
         // How many processes crowd the agent: more take minutes.
@@ -132,6 +170,43 @@ fn add_qemu(archive: &mut Archive, qemu: &qemu::Files) -> Result<()> {
     archive.add(QEMU_FIRMWARE, FILE, &read(firmware)?)?;
     for (name, file) in libraries {
         archive.add(&format!("{QEMU_LIBRARIES}/{name}"), FILE, &read(file)?)?;
+    }
+    Ok(())
+}
+
+/// Without its libraries, which are among QEMU's.
+fn add_libvirt(archive: &mut Archive, libvirt: &libvirt::Files) -> Result<()> {
+    let libvirt::Files {
+        daemon,
+        virsh,
+        driver,
+        cpu_map,
+        qemu: _,
+    } = libvirt;
+    let folders = [
+        LIBVIRT,
+        "/etc",
+        "/etc/libvirt",
+        "/usr",
+        "/usr/share",
+        "/usr/share/libvirt",
+        "/usr/share/libvirt/cpu_map",
+        "/var",
+    ];
+    for folder in folders {
+        archive.add(folder, FOLDER, b"")?;
+    }
+    archive.add("/var/run", LINK, b"/run")?;
+    for (name, program) in [("libvirtd", daemon), ("virsh", virsh)] {
+        archive.add(&format!("{LIBVIRT}/{name}"), PROGRAM, &read(program)?)?;
+    }
+    let name = "libvirt_driver_qemu.so";
+    archive.add(&format!("{LIBVIRT}/{name}"), FILE, &read(driver)?)?;
+    for (path, file) in cpu_map {
+        archive.add(path, FILE, &read(file)?)?;
+    }
+    for (path, text) in LIBVIRT_SETTINGS {
+        archive.add(path, FILE, text.as_bytes())?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod candidates;
 mod coverage;
 mod initramfs;
 mod kernels;
+mod libvirt;
 mod programs;
 mod protocol;
 mod qemu;
@@ -31,7 +32,9 @@ use anyhow::{Context as _, Error, Result, bail};
 use self::{
     archive::Archive,
     boot::Machine,
+    initramfs::Vmm,
     kernels::Kernel,
+    libvirt::Libvirt,
     programs::Programs,
     qemu::Qemu,
     results::Boot,
@@ -79,6 +82,8 @@ struct Job<'a> {
     kernel: &'a Kernel,
     trap_module: Option<&'a Path>,
     scenario: Scenario,
+    /// Whether it brings libvirt, if there is one.
+    libvirt: bool,
 }
 
 /// Sets up and runs the rig.
@@ -116,6 +121,20 @@ pub fn run(workspace: &Workspace, steps: &mut Steps, options: VmOptions) -> Resu
         eprintln!("{}", qemu.path().display());
         Ok(qemu)
     })?;
+    // It is one test's, and the mirror may lack one of a hundred files.
+    let libvirt = steps.run("get libvirt", || {
+        match Libvirt::get(&archive, &folder.join("libvirt")) {
+            Ok(libvirt) => {
+                eprintln!("{}", libvirt.path().display());
+                Ok(Some(libvirt))
+            }
+            Err(error) => {
+                eprintln!("{error:#}; going on without libvirt");
+                Ok(None)
+            }
+        }
+    })?;
+    let vmms = Vmms { qemu, libvirt };
     let sources = workspace.root.join("xtask/rig/trap-module");
     let modules = steps.run("compile the trap module for each kernel", || {
         kernels
@@ -125,7 +144,7 @@ pub fn run(workspace: &Workspace, steps: &mut Steps, options: VmOptions) -> Resu
     })?;
     let jobs = jobs(&kernels, &modules, test.is_some());
     steps.run("boot the kernels", || {
-        let boots = boot_all(&folder, &programs, &qemu, &jobs, test.as_deref())?;
+        let boots = boot_all(&folder, &programs, &vmms, &jobs, test.as_deref())?;
         let file = folder.join("report.json");
         report::write(&file, &boots)?;
         eprintln!("{}\n{}", report::tables(&boots), file.display());
@@ -152,6 +171,12 @@ fn judge(boots: &[Boot]) -> Result<()> {
     Ok(())
 }
 
+/// What a machine runs, and runs under.
+struct Vmms {
+    qemu: Qemu,
+    libvirt: Option<Libvirt>,
+}
+
 /// Every kernel the usual way, and the oldest and the newest in the others.
 fn jobs<'a>(
     kernels: &'a [Kernel],
@@ -165,6 +190,8 @@ fn jobs<'a>(
                 kernel,
                 trap_module: module.as_deref(),
                 scenario,
+                // Emulated, it takes its time, and what it tells does not depend on the kernel.
+                libvirt: scenario.tests && index + 1 == kernels.len(),
             });
         };
         add(USUAL);
@@ -181,7 +208,7 @@ fn jobs<'a>(
 fn boot_all(
     folder: &Path,
     programs: &Programs,
-    qemu: &Qemu,
+    vmms: &Vmms,
     jobs: &[Job],
     test: Option<&str>,
 ) -> Result<Vec<Boot>> {
@@ -195,7 +222,7 @@ fn boot_all(
                     let Some((index, job)) = lock(&queue).next() else {
                         break;
                     };
-                    let result = boot_one(folder, programs, qemu, job, test);
+                    let result = boot_one(folder, programs, vmms, job, test);
                     lock(&results).push((index, result));
                 }
             });
@@ -217,7 +244,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn boot_one(
     folder: &Path,
     programs: &Programs,
-    qemu: &Qemu,
+    vmms: &Vmms,
     job: &Job,
     test: Option<&str>,
 ) -> Result<Boot> {
@@ -225,7 +252,12 @@ fn boot_one(
         kernel,
         trap_module,
         scenario,
+        libvirt,
     } = job;
+    let vmm = match &vmms.libvirt {
+        Some(files) if *libvirt => Vmm::Libvirt(files.files()?),
+        _ => Vmm::Qemu(vmms.qemu.files()?),
+    };
     let name = format!("{}-{}", kernel.series, scenario.name.replace(' ', "-"));
     let boots = folder.join("boots");
     fs::create_dir_all(&boots).with_context(|| format!("cannot create {}", boots.display()))?;
@@ -236,12 +268,12 @@ fn boot_one(
         kernel,
         programs,
         *trap_module,
-        &qemu.files()?,
+        &vmm,
         scenario,
         &args,
     )?;
     let machine = Machine {
-        qemu,
+        qemu: &vmms.qemu,
         kernel,
         scenario,
         initramfs: &initramfs,
@@ -267,5 +299,11 @@ mod tests {
         assert_eq!(all.len(), 3 + 2 * LACKING.len());
         assert!(all[..3].iter().all(|job| job.scenario == USUAL));
         assert_eq!(jobs(&kernels, &modules, true).len(), 3);
+        let with_libvirt: Vec<&str> = all
+            .iter()
+            .filter(|job| job.libvirt)
+            .map(|job| job.kernel.release.as_str())
+            .collect();
+        assert_eq!(with_libvirt, ["7.3.4+deb13-cloud-amd64"]);
     }
 }

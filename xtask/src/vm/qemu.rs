@@ -15,8 +15,9 @@ const PROGRAM: &str = "qemu-system-x86_64";
 const OLDEST: u32 = 8;
 /// The suite of the QEMU that is unpacked, with all its libraries and their loader: it
 /// depends on nothing of this machine, and installing it could remove this machine's qemu-utils.
-const SUITE: &str = "trixie";
-const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+pub const SUITE: &str = "trixie";
+/// Where Debian has libraries.
+pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 /// QEMU's usual firmware, SeaBIOS.
 const FIRMWARE: &str = "bios-256k.bin";
 /// The loader of programs that are not linked statically, by the psABI of x86-64.
@@ -71,12 +72,6 @@ impl Qemu {
 
     /// What a machine needs to start it without options for devices.
     pub fn files(&self) -> Result<Files> {
-        let mut list = self.loader();
-        let text = command::output(list.arg("--list").arg(self.program()))?;
-        let libraries = parse_libraries(&text);
-        if libraries.is_empty() {
-            bail!("{list:?} named no library: {text}");
-        }
         let firmware = ["usr/share/seabios", "usr/share/qemu"]
             .map(|folder| self.root().join(folder).join(FIRMWARE))
             .into_iter()
@@ -86,8 +81,20 @@ impl Qemu {
             firmware,
             program: self.program(),
             loader: self.root().join(LOADER.trim_start_matches('/')),
-            libraries,
+            libraries: self.libraries_of(&self.program())?,
         })
+    }
+
+    /// Names that a program knows its libraries by, and where they are; its own, or those of another
+    /// program that is unpacked with it.
+    pub fn libraries_of(&self, program: &Path) -> Result<Vec<(String, PathBuf)>> {
+        let mut list = self.loader();
+        let text = command::output(list.arg("--list").arg(program))?;
+        let libraries = parse_libraries(&text);
+        if libraries.is_empty() {
+            bail!("{list:?} named no library: {text}");
+        }
+        Ok(libraries)
     }
 
     /// The loader, which starts a program or lists its libraries.
