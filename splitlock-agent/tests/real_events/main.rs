@@ -13,6 +13,7 @@ mod firmware;
 mod guests;
 mod joins;
 mod kernel_count;
+mod libvirt;
 mod modes;
 mod names;
 mod owners;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
             exits::TESTS,
             qemu::TESTS,
             vmms::TESTS,
+            libvirt::TESTS,
         ]);
         // The mode of detection is the machine's, and the host's totals are compared.
         arguments.test_threads = Some(1);

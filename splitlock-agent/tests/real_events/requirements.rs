@@ -42,6 +42,8 @@ pub enum Requirement {
     VcpuTypes,
     /// A QEMU that the rig brought.
     Qemu,
+    /// A libvirt that the rig brought, with that QEMU.
+    Libvirt,
     /// A kernel whose tasks are not preempted inside programs on fentry.
     ExactFentry,
 }
@@ -88,6 +90,10 @@ impl Requirement {
             Self::Qemu => match qemu() {
                 Some(_) => Ok(()),
                 None => Err("this boot brought no QEMU".to_owned()),
+            },
+            Self::Libvirt => match libvirt() {
+                Some(_) => Ok(()),
+                None => Err("this boot brought no libvirt".to_owned()),
             },
             Self::ExactFentry => {
                 if is_preemptible() {
@@ -162,6 +168,11 @@ pub fn in_rig() -> bool {
 /// Where QEMU is, with its libraries in the folder `lib` beside it.
 pub fn qemu() -> Option<PathBuf> {
     env::var_os("SPLITLOCK_QEMU").map(PathBuf::from)
+}
+
+/// The folder of libvirt's daemon, its driver and `virsh`.
+pub fn libvirt() -> Option<PathBuf> {
+    env::var_os("SPLITLOCK_LIBVIRT").map(PathBuf::from)
 }
 
 /// Where prometheus is.
