@@ -4,19 +4,22 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use splitlock_agent::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, LogFormat},
     run,
 };
+use tracing::error;
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
-    let result = match command {
-        Command::Run(options) => run::run(&options),
-    };
-    match result {
+    let Command::Run(options) = command;
+    match run::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("splitlock-agent: {error:#}");
+            match options.log_format {
+                LogFormat::Text => eprintln!("splitlock-agent: {error:#}"),
+                // A reader of JSON lines finds one.
+                LogFormat::Json => error!("{error:#}"),
+            }
             ExitCode::FAILURE
         }
     }

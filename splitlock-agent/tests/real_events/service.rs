@@ -306,6 +306,23 @@ fn a_taken_port_is_named() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains(&format!("listening on {address}")), "{text}");
+    let output = output_of_json(&address);
+    let last = output.lines().last().expect("it says why it ends");
+    let line: serde_json::Value = serde_json::from_str(last).expect("a JSON line");
+    assert_eq!(line["level"], "ERROR", "{last}");
+}
+
+fn output_of_json(address: &str) -> String {
+    let args = [
+        "run",
+        "--log.format",
+        "json",
+        "--web.listen-address",
+        address,
+    ];
+    let output = output(Command::new(binary()).args(args));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr).expect("UTF-8")
 }
 
 fn wrong_flags_are_named() {
