@@ -162,7 +162,8 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
 fn sizes(options: &RunOptions) -> Sizes {
     Sizes {
         trap_entries: options.limit_processes + options.limit_vms + SPARE_ENTRIES,
-        exit_rows: options.limit_vcpus,
+        // A row is found by the lower bits of a thread's number.
+        exit_rows: options.limit_vcpus.next_power_of_two(),
         record_bytes: RECORD_BYTES,
         records_per_second: options.limit_records,
     }

@@ -114,6 +114,8 @@ impl VcpuKey {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct ExitRow {
+    /// The owner; zeros while the row is free.
+    pub thread: ThreadIdentity,
     /// [`VcpuKey::pid_tgid`] of the owner; 0 while the row is free.
     pub pid_tgid: u64,
     /// [`VcpuKey::start_ns`] of the owner.
@@ -137,18 +139,14 @@ pub struct ExitRow {
 /// Number of a vCPU in its VM where no hook tells it.
 pub const VCPU_UNKNOWN: u32 = u32::MAX;
 
-/// The row that a CPU counted into last. It saves the search while the same vCPU thread runs.
-#[derive(Clone, Copy, Debug, Default)]
+/// One thread, told from all others that ever live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct RowCache {
-    /// [`VcpuKey::pid_tgid`] of the thread.
-    pub pid_tgid: u64,
-    /// Address of its `task_struct`: a pid that is used again has, but for rare chance, another.
+pub struct ThreadIdentity {
+    /// Address of its `task_struct`.
     pub task: u64,
-    /// The row.
-    pub row: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Its `start_boottime`, nanoseconds; before 5.11 `tgid << 32 | tid`.
+    pub birth: u64,
 }
 
 /// A call of a split-lock function that has not returned yet.
@@ -201,9 +199,8 @@ mod tests {
         assert_eq!(size_of::<VcpuKey>(), 16);
         assert_eq!(
             size_of::<ExitRow>(),
-            56 + 8 * (EXIT_SLOTS + USERSPACE_SLOTS)
+            72 + 8 * (EXIT_SLOTS + USERSPACE_SLOTS)
         );
-        assert_eq!(size_of::<RowCache>(), 24);
         assert_eq!(size_of::<Call>(), 32);
         assert_eq!(size_of::<CallKey>(), 16);
     }

@@ -13,7 +13,7 @@ use crate::maps::SETTINGS;
 /// The offset of a field that this kernel lacks.
 pub const ABSENT: u32 = u32::MAX;
 
-/// [`KVM_EXITS`]: of the exits of guests only those that tell of a lock are counted.
+/// [`EXIT_COUNTED`]: of the exits of guests only those that tell of a lock are counted.
 pub const KVM_EXITS_LOCKS: u32 = 1;
 
 /// Which exception is armed, as far as the agent knows.
@@ -43,10 +43,22 @@ macro_rules! globals {
 }
 
 globals! {
-    /// `struct task_struct`: `group_leader`.
-    TASK_GROUP_LEADER: u32 = ABSENT;
+    /// Which exits of guests are counted: 0 all, or [`KVM_EXITS_LOCKS`].
+    ///
+    /// What is read at every exit is called `EXIT_…`: the linker sorts globals by name, so these
+    /// share a cache line.
+    EXIT_COUNTED: u32 = 0;
+    /// Rows of the exit ledger, a power of two, less one.
+    EXIT_ROW_MASK: u32 = 0;
+    /// `struct task_struct`: `pid`; [`ABSENT`] too where the helper `bpf_get_current_task_btf` is
+    /// (before 5.11).
+    EXIT_TASK_PID: u32 = ABSENT;
+    /// As [`TASK_START_BOOTTIME`].
+    EXIT_TASK_START: u32 = ABSENT;
     /// `struct task_struct`: `start_boottime` (5.5+, before: `real_start_time`).
     TASK_START_BOOTTIME: u32 = ABSENT;
+    /// `struct task_struct`: `group_leader`.
+    TASK_GROUP_LEADER: u32 = ABSENT;
     /// `struct task_struct`: `comm`.
     TASK_COMM: u32 = ABSENT;
     /// `struct task_struct`: `stack`.
@@ -105,8 +117,6 @@ globals! {
     SVM_VMCB: u32 = ABSENT;
     /// `struct vmcb`: `control.exit_code`.
     VMCB_EXIT_CODE: u32 = ABSENT;
-    /// Which exits of guests are counted: 0 all, or [`KVM_EXITS_LOCKS`].
-    KVM_EXITS: u32 = 0;
     /// Records that one subject may write in one second.
     RECORDS_PER_SECOND: u32 = 10;
 }

@@ -5,16 +5,17 @@ use aya_ebpf::{
     macros::raw_tracepoint,
     programs::{RawTracePointContext, TracePointContext},
 };
-use splitlock_common::{Hook, Loss, classify};
+use splitlock_common::{Event, Hook, Loss, classify, ledger::VCPU_UNKNOWN};
 
 use crate::{
     DONE,
     classic::classic_tracepoint,
     config::{self, ABSENT, KVM_EXITS_LOCKS},
     exit_ledger::count_userspace_exit,
-    kvm_exit::count_vm_exit,
+    kvm_exit::{count_bus_lock, count_vm_exit},
     record::Detail,
     task::read,
+    trace_record::read_u32,
     trap_ledger::{count, lost},
 };
 
@@ -59,7 +60,7 @@ fn try_inj_exception(ctx: &impl EbpfContext, vector: u32, reinjected: bool) -> R
 /// `TP_PROTO(__u32 reason, int errno)`
 #[raw_tracepoint(tracepoint = "kvm_userspace_exit")]
 pub fn enter_kvm_userspace_exit_raw(ctx: RawTracePointContext) -> u32 {
-    try_userspace_exit(&ctx, ctx.arg(0), ctx.arg(1)).unwrap_or_else(lost);
+    userspace_exit(&ctx, ctx.arg(0), ctx.arg(1));
     DONE
 }
 
@@ -72,25 +73,21 @@ classic_tracepoint!(
 
 #[inline(always)]
 fn try_userspace_exit_record(ctx: &TracePointContext) -> Result<(), Loss> {
-    let record = ctx.as_ptr() as u64;
-    let reason = read(record, config::USERSPACE_EXIT_REASON.load())
-        .map_err(|_errno| Loss::ExitUnreadable)?;
-    let errno =
-        read(record, config::USERSPACE_EXIT_ERRNO.load()).map_err(|_errno| Loss::ExitUnreadable)?;
-    try_userspace_exit(ctx, reason, errno)
+    let unreadable = |_errno| Loss::ExitUnreadable;
+    let reason = read_u32(ctx, config::USERSPACE_EXIT_REASON.load()).map_err(unreadable)?;
+    let errno = read_u32(ctx, config::USERSPACE_EXIT_ERRNO.load()).map_err(unreadable)?;
+    userspace_exit(ctx, reason, errno.cast_signed());
+    Ok(())
 }
 
 #[inline(always)]
-fn try_userspace_exit(ctx: &impl EbpfContext, reason: u32, errno: i32) -> Result<(), Loss> {
-    let counted = if config::KVM_EXITS.load() == KVM_EXITS_LOCKS {
-        Ok(())
-    } else {
-        count_userspace_exit(ctx, reason, errno)
-    };
-    if let Some(event) = classify::userspace_exit(reason, errno) {
-        count(ctx, Hook::KvmUserspaceExit, event, Detail::at(0))?;
+fn userspace_exit(ctx: &impl EbpfContext, reason: u32, errno: i32) {
+    if config::EXIT_COUNTED.load() != KVM_EXITS_LOCKS {
+        count_userspace_exit(reason, errno);
     }
-    counted
+    if classify::userspace_exit(reason, errno) == Some(Event::GuestBusLockReported) {
+        count_bus_lock(ctx.as_ptr(), Hook::KvmUserspaceExit, 0, VCPU_UNKNOWN);
+    }
 }
 
 classic_tracepoint!(
@@ -111,12 +108,11 @@ pub fn enter_kvm_exit_given(ctx: RawTracePointContext) -> u32 {
 
 #[inline(always)]
 fn try_exit(ctx: &impl EbpfContext) -> Result<(), Loss> {
-    let record = ctx.as_ptr() as u64;
-    let exit_reason: u32 =
-        read(record, config::EXIT_REASON.load()).map_err(|_errno| Loss::ExitUnreadable)?;
-    let isa: u32 = read(record, config::EXIT_ISA.load()).map_err(|_errno| Loss::ExitUnreadable)?;
+    let unreadable = |_errno| Loss::ExitUnreadable;
+    let exit_reason = read_u32(ctx, config::EXIT_REASON.load()).map_err(unreadable)?;
+    let isa = read_u32(ctx, config::EXIT_ISA.load()).map_err(unreadable)?;
     count_vm_exit(ctx, isa, exit_reason, || {
-        let unreadable = |_errno| Loss::ExitUnreadable;
+        let record = ctx.as_ptr() as u64;
         Ok(Detail {
             ip: read(record, config::EXIT_GUEST_RIP.load()).map_err(unreadable)?,
             vcpu_id: read(record, config::EXIT_VCPU_ID.load()).map_err(unreadable)?,

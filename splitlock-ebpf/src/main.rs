@@ -4,7 +4,8 @@
 //! functions and, where it can be tested on the host, in `splitlock-common`.
 #![no_std]
 #![no_main]
-// The atomic addition of `trap_ledger`, and what the verifier must see in `exit_ledger`.
+// The atomic addition of `trap_ledger`, and what the verifier must see in `exit_ledger` and
+// `trace_record`.
 #![feature(asm_experimental_arch)]
 
 mod classic;
@@ -18,6 +19,7 @@ mod record;
 mod signal;
 mod split_lock;
 mod task;
+mod trace_record;
 mod trap_ledger;
 
 /// What all other probes give back; it means nothing to anybody.

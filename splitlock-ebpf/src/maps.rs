@@ -2,14 +2,13 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use splitlock_common::{
     Hook,
     ledger::{
-        Call, CallKey, ExitRow, HostCounters, RowCache, Settings, SubjectKey, TrapEntry, VcpuKey,
-        Word,
+        Call, CallKey, ExitRow, HostCounters, Settings, SubjectKey, TrapEntry, VcpuKey, Word,
     },
     record::Record,
 };
@@ -43,13 +42,14 @@ pub static EXIT_ROWS: Array<ExitRow, 4096, { BPF_F_MMAPABLE as usize }> = Array:
 #[btf_map]
 pub static EXIT_OWNERS: HashMap<VcpuKey, u32, 4096> = HashMap::new();
 
-/// Rows that belong to nobody.
+/// Rows that belong to somebody: inserting one decides who claims it.
 #[btf_map]
-pub static FREE_ROWS: Queue<u32, 4096> = Queue::new();
+pub static TAKEN_ROWS: HashMap<u32, u32, 4096> = HashMap::new();
 
-/// The row each CPU counted into last.
+/// The row that each CPU searched for last: 8 bytes per CPU, the only memory that grows with their
+/// number.
 #[btf_map]
-pub static ROW_CACHE: PerCpuArray<RowCache, 1> = PerCpuArray::new();
+pub static LAST_ROW: PerCpuArray<u32, 1> = PerCpuArray::new();
 
 /// Calls of split-lock functions under way. Each lasts 10 ms and more in the kernel's warn mode,
 /// where they also queue behind one another.

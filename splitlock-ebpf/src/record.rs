@@ -61,17 +61,24 @@ pub fn tell_event(
         lost(Loss::RecordRateLimit);
         return;
     }
-    write(KIND_EVENT, event as u32, hook, subject, time_ns, detail);
+    write(
+        KIND_EVENT,
+        event as u32,
+        hook as u32,
+        subject,
+        time_ns,
+        detail,
+    );
 }
 
 /// Tells the agent of a vCPU thread seen for the first time.
 #[inline(always)]
-pub fn tell_vcpu(subject: SubjectKey, hook: Hook, time_ns: u64, row: u32) {
+pub fn tell_vcpu(subject: SubjectKey, hook: u32, time_ns: u64, row: u32) {
     write(KIND_VCPU, row, hook, subject, time_ns, Detail::at(0));
 }
 
 #[inline(always)]
-fn write(kind: u32, event: u32, hook: Hook, subject: SubjectKey, time_ns: u64, detail: Detail) {
+fn write(kind: u32, event: u32, hook: u32, subject: SubjectKey, time_ns: u64, detail: Detail) {
     let Some(mut room) = RECORDS.reserve(0) else {
         lost(Loss::RecordRingFull);
         return;
@@ -79,7 +86,7 @@ fn write(kind: u32, event: u32, hook: Hook, subject: SubjectKey, time_ns: u64, d
     room.write(Record {
         kind,
         event,
-        hook: hook as u32,
+        hook,
         // SAFETY: the helper has no preconditions.
         cpu: unsafe { bpf_get_smp_processor_id() },
         time_ns,

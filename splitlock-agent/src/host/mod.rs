@@ -31,6 +31,8 @@ pub struct Tracepoint {
 /// Offsets in bytes inside the kernel's structures, and other facts that the programs need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelLayout {
+    /// `task_struct.pid`: a thread's number.
+    pub task_pid: u32,
     /// `task_struct.group_leader`.
     pub task_group_leader: u32,
     /// `task_struct.start_boottime`, before 5.5 `real_start_time`.
@@ -43,6 +45,8 @@ pub struct KernelLayout {
     pub task_blocked: u32,
     /// `task_struct.pending.signal`.
     pub task_pending: u32,
+    /// Whether the helper `bpf_get_current_task_btf` exists (5.11+).
+    pub has_current_task_btf: bool,
     /// From the base of a task's stack to its saved user registers; `None` where the helper
     /// `bpf_task_pt_regs` (5.15+) finds them.
     pub stack_to_pt_regs: Option<u32>,
@@ -60,6 +64,7 @@ impl KernelLayout {
     /// Asks the kernel's BTF.
     pub fn read(btf: &Btf<'_>) -> Result<Self, BtfError> {
         Ok(Self {
+            task_pid: btf.member_offset("task_struct", "pid")?,
             task_group_leader: btf.member_offset("task_struct", "group_leader")?,
             task_start_boottime: btf
                 .member_offset("task_struct", "start_boottime")
@@ -68,6 +73,9 @@ impl KernelLayout {
             task_stack: btf.member_offset("task_struct", "stack")?,
             task_blocked: btf.member_offset("task_struct", "blocked")?,
             task_pending: btf.member_offset("task_struct", "pending.signal")?,
+            has_current_task_btf: btf
+                .enumerator("bpf_func_id", "BPF_FUNC_get_current_task_btf")?
+                .is_some(),
             stack_to_pt_regs: if btf
                 .enumerator("bpf_func_id", "BPF_FUNC_task_pt_regs")?
                 .is_some()

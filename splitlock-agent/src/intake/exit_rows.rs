@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, os::fd::AsFd};
 
 use splitlock_common::{
     exit_reason::{EXIT_SLOTS, USERSPACE_SLOTS},
-    ledger::{ExitRow, VcpuKey},
+    ledger::{ExitRow, ThreadIdentity, VcpuKey},
 };
 
 use super::mapped::Mapped;
@@ -105,10 +105,10 @@ impl ExitRows {
     /// Clears a row whose owner has died, for its next one.
     pub fn clear(&mut self, index: u32) {
         let Some(row) = self.0.get(index) else { return };
-        // SAFETY: in bounds; its owner is dead and the row is not on the queue of free ones yet,
-        // so nobody else writes.
+        // SAFETY: in bounds; its owner is dead and the row is still taken, so nobody else writes.
         unsafe {
             row.write_volatile(ExitRow {
+                thread: ThreadIdentity::default(),
                 pid_tgid: 0,
                 start_ns: 0,
                 first_ns: 0,

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, Map, MapData, MapError, Queue},
+    maps::{HashMap, Map, MapData, MapError},
 };
 use splitlock_common::ledger::{Call, CallKey, HostCounters, SubjectKey, TrapEntry, VcpuKey};
 
@@ -31,7 +31,7 @@ pub struct Ledgers {
     traps: HashMap<MapData, Plain<SubjectKey>, Plain<TrapEntry>>,
     owners: HashMap<MapData, Plain<VcpuKey>, u32>,
     calls: HashMap<MapData, Plain<CallKey>, Plain<Call>>,
-    free_rows: Queue<MapData, u32>,
+    taken_rows: HashMap<MapData, u32, u32>,
     /// Programs are loaded after the maps are taken over, and refer to these by descriptor.
     _mapped: [Map; 2],
     /// The exit ledger's rows.
@@ -51,22 +51,18 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
 }
 
 impl Ledgers {
-    /// Takes the ledgers over and puts all rows of the exit ledger on the queue of free ones.
+    /// Takes the ledgers over.
     pub fn take(ebpf: &mut Ebpf, exit_rows: u32) -> Result<Self> {
         let rows_map = take(ebpf, "EXIT_ROWS")?;
         let rows = ExitRows::map(array(&rows_map)?.fd(), exit_rows).context("mapping EXIT_ROWS")?;
         let host_map = take(ebpf, "HOST")?;
         let host = Mapped::map(array(&host_map)?.fd(), 1).context("mapping HOST")?;
-        let mut free_rows: Queue<MapData, u32> = take(ebpf, "FREE_ROWS")?.try_into()?;
-        for row in 0..exit_rows {
-            free_rows.push(row, 0).context("filling FREE_ROWS")?;
-        }
         Ok(Self {
             host,
             traps: take(ebpf, "TRAPS")?.try_into()?,
             owners: take(ebpf, "EXIT_OWNERS")?.try_into()?,
             calls: take(ebpf, "CALLS")?.try_into()?,
-            free_rows,
+            taken_rows: take(ebpf, "TAKEN_ROWS")?.try_into()?,
             _mapped: [rows_map, host_map],
             rows,
         })
@@ -142,6 +138,6 @@ impl Ledgers {
     pub fn free_vcpu(&mut self, key: VcpuKey, row: u32) -> Result<(), MapError> {
         self.owners.remove(&Plain(key))?;
         self.rows.clear(row);
-        self.free_rows.push(row, 0)
+        self.taken_rows.remove(&row)
     }
 }

@@ -30,7 +30,7 @@ const REQUIRED: Hook = Hook::SignalGenerate;
 pub struct Sizes {
     /// Subjects in the trap ledger.
     pub trap_entries: u32,
-    /// vCPU threads in the exit ledger.
+    /// vCPU threads in the exit ledger: a power of two.
     pub exit_rows: u32,
     /// Bytes of the ring buffer: a power of two, at least a page.
     pub record_bytes: u32,
@@ -40,6 +40,7 @@ pub struct Sizes {
 
 /// Loads the object with its globals and sizes set; no program is loaded yet.
 pub fn load(plan: &Plan, sizes: Sizes, debug_lines: bool) -> Result<Ebpf> {
+    let row_mask = sizes.exit_rows - 1;
     let mut loader = EbpfLoader::new();
     // The object needs no relocation against the kernel's types: offsets come as globals.
     loader
@@ -48,8 +49,9 @@ pub fn load(plan: &Plan, sizes: Sizes, debug_lines: bool) -> Result<Ebpf> {
         .map_max_entries("CALLS", sizes.trap_entries)
         .map_max_entries("EXIT_ROWS", sizes.exit_rows)
         .map_max_entries("EXIT_OWNERS", sizes.exit_rows)
-        .map_max_entries("FREE_ROWS", sizes.exit_rows)
+        .map_max_entries("TAKEN_ROWS", sizes.exit_rows)
         .map_max_entries("RECORDS", sizes.record_bytes)
+        .override_global("EXIT_ROW_MASK", &row_mask, true)
         .override_global("RECORDS_PER_SECOND", &sizes.records_per_second, true);
     for (name, value) in &plan.globals {
         loader.override_global(name, value, true);

@@ -33,7 +33,7 @@ impl KvmExits {
     /// The hooks that are there for exits.
     pub const HOOKS: [Hook; 2] = [Hook::KvmUserspaceExit, Hook::KvmExit];
 
-    /// The value of the programs' global `KVM_EXITS`; [`Self::Off`] attaches none that reads it.
+    /// The value of the programs' global `EXIT_COUNTED`; [`Self::Off`] attaches none that reads it.
     pub const fn global(self) -> u32 {
         match self {
             Self::All | Self::Off => 0,

@@ -52,7 +52,7 @@ impl Plan {
     /// Counts of the exits of guests only these.
     pub fn count_exits(&mut self, which: KvmExits) {
         self.kvm_exits = which;
-        self.globals.push(("KVM_EXITS", which.global()));
+        self.globals.push(("EXIT_COUNTED", which.global()));
         if which == KvmExits::Off {
             for hook in KvmExits::HOOKS {
                 self.rule_out(hook, None, "--kvm-exits=off");
@@ -162,6 +162,7 @@ fn globals(host: &Host) -> Vec<(&'static str, u32)> {
     let mut globals = vec![];
     if let Ok(layout) = &host.layout {
         globals.extend([
+            ("EXIT_TASK_START", layout.task_start_boottime),
             ("TASK_GROUP_LEADER", layout.task_group_leader),
             ("TASK_START_BOOTTIME", layout.task_start_boottime),
             ("TASK_COMM", layout.task_comm),
@@ -177,6 +178,9 @@ fn globals(host: &Host) -> Vec<(&'static str, u32)> {
             ("PT_REGS_ORIG_AX", layout.pt_regs_orig_ax),
             ("SIGINFO_CODE", layout.siginfo_code),
         ]);
+        if layout.has_current_task_btf {
+            globals.push(("EXIT_TASK_PID", layout.task_pid));
+        }
         globals.extend(
             layout
                 .stack_to_pt_regs
@@ -251,12 +255,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     const LAYOUT: KernelLayout = KernelLayout {
+        task_pid: 10,
         task_group_leader: 1,
         task_start_boottime: 2,
         task_comm: 3,
         task_stack: 4,
         task_blocked: 11,
         task_pending: 12,
+        has_current_task_btf: true,
         stack_to_pt_regs: None,
         pt_regs_ip: 6,
         pt_regs_flags: 7,
@@ -510,8 +516,8 @@ mod tests {
             plan
         };
         let locks = with(KvmExits::Locks);
-        assert_eq!(global(&locks, "KVM_EXITS"), Some(1));
-        assert_eq!(global(&with(KvmExits::All), "KVM_EXITS"), Some(0));
+        assert_eq!(global(&locks, "EXIT_COUNTED"), Some(1));
+        assert_eq!(global(&with(KvmExits::All), "EXIT_COUNTED"), Some(0));
         let off = with(KvmExits::Off);
         for hook in KvmExits::HOOKS {
             assert_eq!(ways(&locks, hook), [Via::RawTracepoint, Via::Tracepoint]);

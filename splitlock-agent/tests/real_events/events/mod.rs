@@ -35,6 +35,8 @@ use anyhow::{Context, Result, bail, ensure};
 pub use child::Child;
 pub use results::Results;
 
+use results::share;
+
 /// The variable with a child's command line, one word a line, if its own is another's.
 pub const ORDERS: &str = "SPLITLOCK_EVENT";
 
@@ -388,12 +390,6 @@ fn die_with(parent: u32) -> Result<()> {
 /// Writes one line. Not `println!`, which panics when the test has gone.
 fn say(line: &str) -> Result<()> {
     writeln!(io::stdout(), "{line}").with_context(|| format!("writing {line:?}"))
-}
-
-/// The part of `count` that the worker `index` of `workers` makes; the parts add up to `count`.
-fn share(count: u64, index: u32, workers: u32) -> u64 {
-    let (index, workers) = (u64::from(index), u64::from(workers));
-    count / workers + u64::from(index < count % workers)
 }
 
 fn number<T>(text: &str) -> Result<T>

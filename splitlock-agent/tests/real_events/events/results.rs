@@ -72,3 +72,9 @@ impl FromStr for Results {
             .map(Self)
     }
 }
+
+/// The part of `count` that the worker `index` of `workers` makes; the parts add up to `count`.
+pub(super) fn share(count: u64, index: u32, workers: u32) -> u64 {
+    let (index, workers) = (u64::from(index), u64::from(workers));
+    count / workers + u64::from(index < count % workers)
+}
