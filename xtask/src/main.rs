@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod apt;
+mod bench;
 mod bpf_toolchain;
 mod build;
 mod ci;
@@ -43,6 +44,8 @@ enum Verb {
     Test(test::TestOptions),
     /// Run the agent and its tests on several kernels under emulation
     Vm(vm::VmOptions),
+    /// Measure what the agent costs, beside others
+    Bench(bench::BenchOptions),
     /// Everything that must be green: format, lints, tests (none may skip), documentation, and the
     /// tests on the oldest and the newest kernel
     Ci,
@@ -69,6 +72,7 @@ fn execute(verb: Verb) -> Result<()> {
         Verb::Run(options) => run::run(&workspace, &mut steps, options),
         Verb::Test(options) => test::test(&workspace, &mut steps, options),
         Verb::Vm(options) => vm::vm(&workspace, &mut steps, options),
+        Verb::Bench(options) => bench::bench(&workspace, &mut steps, &options),
         Verb::Ci => ci::ci(&workspace, &mut steps),
     }
 }

@@ -2,12 +2,12 @@
 
 use anyhow::{Result, ensure};
 
-#[path = "../../tests/real_events/events/kvm_guest.rs"]
-mod kvm_guest;
-#[path = "../../tests/real_events/events/results.rs"]
-mod results;
+#[expect(dead_code, reason = "the tests use more of it")]
+#[expect(unused_imports, reason = "the tests use more of it")]
+#[path = "../../tests/real_events/events/mod.rs"]
+mod events;
 
-use results::{Results, share};
+use events::kvm_guest;
 
 /// Why no guest can run here.
 pub fn available() -> Result<(), String> {

@@ -8,6 +8,7 @@
 mod protocol;
 
 mod agent;
+mod benchmark;
 mod machine;
 mod port;
 mod test_output;
@@ -76,6 +77,7 @@ fn execute(port: &Port) -> Result<()> {
         agent_args,
         tests,
         test_args,
+        benchmark,
         environment,
     } = serde_json::from_slice(&order).with_context(|| format!("{ORDER} is no order"))?;
     if tracefs {
@@ -96,6 +98,9 @@ fn execute(port: &Port) -> Result<()> {
         if missing {
             bail!("{} does not load", module.file);
         }
+    }
+    if !benchmark.is_empty() {
+        return benchmark::run(port, &benchmark);
     }
     port.send(&match agent::snapshot(&agent_args) {
         Ok(snapshot) => Report::Agent { snapshot },

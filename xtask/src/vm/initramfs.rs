@@ -1,6 +1,12 @@
 //! The initramfs of one boot.
 
-use std::{collections::BTreeMap, env, fs, io::Write as _, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 use cpio::{NewcBuilder, newc::trailer};
@@ -9,7 +15,7 @@ use super::{
     kernels::Kernel,
     libvirt,
     programs::Programs,
-    protocol::{AGENT, MODULES, Module, ORDER, Order, TESTS},
+    protocol::{AGENT, BENCHMARK, MODULES, Module, ORDER, Order, TESTS},
     qemu::{self, LOADER},
     scenarios::Scenario,
 };
@@ -59,6 +65,23 @@ pub enum Vmm {
     Libvirt(libvirt::Files),
 }
 
+/// What is run.
+#[derive(Clone, Copy)]
+pub enum Work<'a> {
+    /// The agent, for its report, and with these arguments the tests, if the scenario has them.
+    Tests(&'a [String]),
+    /// The benchmark, in the place of everything else.
+    Benchmark(&'a Benchmark),
+}
+
+/// The benchmark.
+pub struct Benchmark {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+}
+
 /// A cpio archive in the kernel's format, in memory.
 #[derive(Default)]
 struct Archive {
@@ -94,8 +117,12 @@ pub fn write(
     trap_module: Option<&Path>,
     vmm: &Vmm,
     scenario: &Scenario,
-    test_args: &[String],
+    work: Work<'_>,
 ) -> Result<()> {
+    let (test_args, benchmark) = match work {
+        Work::Tests(args) => (args, None),
+        Work::Benchmark(benchmark) => (&[][..], Some(benchmark)),
+    };
     let Programs { agent, tests, init } = programs;
     let mut archive = Archive::default();
     for folder in ["/rig", MODULES] {
@@ -106,6 +133,9 @@ pub fn write(
             continue;
         }
         archive.add(path, PROGRAM, &read(program)?)?;
+    }
+    if let Some(benchmark) = benchmark {
+        archive.add(BENCHMARK, PROGRAM, &read(&benchmark.program)?)?;
     }
     let mut modules = Vec::new();
     let mut add_module = |name: &str, path: &Path, required: bool| -> Result<()> {
@@ -147,6 +177,7 @@ pub fn write(
         agent_args: Vec::new(),
         tests: scenario.tests,
         test_args: test_args.to_vec(),
+        benchmark: benchmark.map_or_else(Vec::new, |benchmark| benchmark.args.clone()),
         environment,
     };
     let order = serde_json::to_vec(&order).context("an order is JSON")?;

@@ -11,6 +11,7 @@ mod coverage;
 mod initramfs;
 mod kernels;
 mod libvirt;
+mod measure;
 mod programs;
 mod protocol;
 mod qemu;
@@ -33,6 +34,7 @@ use self::{
     archive::Archive,
     boot::Machine,
     initramfs::Vmm,
+    initramfs::Work,
     kernels::Kernel,
     libvirt::Libvirt,
     programs::Programs,
@@ -40,6 +42,10 @@ use self::{
     results::Boot,
     scenarios::{LACKING, Scenario, USUAL},
     sources::Mirror,
+};
+pub use self::{
+    measure::{Measured, measure},
+    programs::build_benchmark,
 };
 use crate::{setup, steps::Steps, workspace::Workspace};
 
@@ -270,7 +276,7 @@ fn boot_one(
         *trap_module,
         &vmm,
         scenario,
-        &args,
+        Work::Tests(&args),
     )?;
     let machine = Machine {
         qemu: &vmms.qemu,
@@ -279,6 +285,7 @@ fn boot_one(
         initramfs: &initramfs,
         log: boots.join(format!("{name}.log")),
         cpus: CPUS,
+        counts_instructions: false,
     };
     let result = machine.boot(&|line| eprintln!("[{name}] {line}"));
     // 90 MB each, made anew in a moment.

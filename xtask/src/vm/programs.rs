@@ -35,17 +35,32 @@ pub struct Programs {
 
 /// Builds them.
 pub fn build(workspace: &Workspace) -> Result<Programs> {
+    let mut cargo = cargo(workspace);
+    cargo
+        .args(["--package", "splitlock-agent", "--package", "xtask"])
+        .args(["--bin", "splitlock-agent", "--bin", "rig-init"])
+        .args(["--test", "real_events"]);
+    let messages = messages(&mut cargo)?;
+    let program = |name: &str| executable(&messages, name, &cargo);
+    Ok(Programs {
+        agent: program("splitlock-agent")?,
+        tests: program("real_events")?,
+        init: program("rig-init")?,
+    })
+}
+
+/// Builds the benchmark of the hot path, which runs here too.
+pub fn build_benchmark(workspace: &Workspace) -> Result<PathBuf> {
+    let mut cargo = cargo(workspace);
+    cargo.args(["--package", "splitlock-agent", "--bench", "hot_path"]);
+    let messages = messages(&mut cargo)?;
+    executable(&messages, "hot_path", &cargo)
+}
+
+fn cargo(workspace: &Workspace) -> Command {
     let mut cargo = workspace.cargo();
     cargo
-        .args([
-            "build",
-            "--package",
-            "splitlock-agent",
-            "--package",
-            "xtask",
-        ])
-        .args(["--bin", "splitlock-agent", "--bin", "rig-init"])
-        .args(["--test", "real_events"])
+        .arg("build")
         // With a target of its own build scripts and macros are not linked statically.
         .args(["--target", TARGET, "--profile", PROFILE])
         .arg("--message-format=json-render-diagnostics")
@@ -55,18 +70,14 @@ pub fn build(workspace: &Workspace) -> Result<Programs> {
     for setting in PROFILE_SETTINGS {
         cargo.args(["--config", setting]);
     }
-    let messages = messages(&mut cargo)?;
-    let program = |name: &str| {
-        messages
-            .lines()
-            .find_map(|message| parse_executable(message, name))
-            .with_context(|| format!("{cargo:?} named no program {name}"))
-    };
-    Ok(Programs {
-        agent: program("splitlock-agent")?,
-        tests: program("real_events")?,
-        init: program("rig-init")?,
-    })
+    cargo
+}
+
+fn executable(messages: &str, name: &str, cargo: &Command) -> Result<PathBuf> {
+    messages
+        .lines()
+        .find_map(|message| parse_executable(message, name))
+        .with_context(|| format!("{cargo:?} named no program {name}"))
 }
 
 fn messages(cargo: &mut Command) -> Result<String> {

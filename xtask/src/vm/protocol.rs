@@ -16,6 +16,8 @@ pub const ORDER: &str = "/rig/order.json";
 pub const AGENT: &str = "/rig/splitlock-agent";
 /// The test program's path in the initramfs.
 pub const TESTS: &str = "/rig/real_events";
+/// The benchmark's path in the initramfs.
+pub const BENCHMARK: &str = "/rig/hot_path";
 /// The folder of kernel modules in the initramfs.
 pub const MODULES: &str = "/rig/modules";
 
@@ -34,6 +36,8 @@ pub struct Order {
     pub tests: bool,
     /// Arguments of the test program.
     pub test_args: Vec<String>,
+    /// Arguments of the benchmark; without them it does not run. With them nothing else does.
+    pub benchmark: Vec<String>,
     /// Environment of the test program, beside that of `rig-init`.
     pub environment: BTreeMap<String, String>,
 }
@@ -100,6 +104,11 @@ pub enum Report {
         test: String,
         /// What is missing.
         reason: String,
+    },
+    /// A line of the benchmark's results.
+    Measured {
+        /// What it measured.
+        line: Value,
     },
     /// `rig-init` itself could not go on.
     Failed {

@@ -37,6 +37,8 @@ pub struct Boot {
     pub tests: BTreeMap<String, Test>,
     /// The test program's last line.
     pub summary: Option<String>,
+    /// Lines of the benchmark.
+    pub measured: Vec<Value>,
     /// What went wrong besides tests.
     pub problems: Vec<String>,
     /// The console.
@@ -85,6 +87,7 @@ impl Boot {
             refusal: None,
             tests: BTreeMap::new(),
             summary: None,
+            measured: Vec::new(),
             problems: Vec::new(),
             log,
             done: false,
@@ -149,6 +152,11 @@ impl Boot {
                 }
                 self.summary.clone_from(&summary);
                 summary
+            }
+            Report::Measured { line } => {
+                let told = line.to_string();
+                self.measured.push(line);
+                Some(told)
             }
             Report::Failed { error } => {
                 let line = format!("rig-init: {error}");

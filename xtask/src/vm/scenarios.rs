@@ -27,6 +27,13 @@ pub const USUAL: Scenario = Scenario {
     may_refuse: false,
 };
 
+/// For the benchmark, which runs alone.
+pub const MEASURING: Scenario = Scenario {
+    name: "measuring",
+    tests: false,
+    ..USUAL
+};
+
 /// What some hosts lack: only the agent's report on its hooks, on the oldest and the newest kernel.
 pub const LACKING: [Scenario; 4] = [
     Scenario {

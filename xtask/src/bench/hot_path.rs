@@ -1,0 +1,149 @@
+//! The cost of counting an exit, by the agent's benchmark program `hot_path`.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::results::{Section, rows};
+use crate::{
+    apt::Apt,
+    command,
+    steps::Steps,
+    vm::{self, Measured},
+    workspace::Workspace,
+};
+
+/// Returns to the VMM in each round: a few seconds of a guest.
+const RETURNS: u32 = 300_000;
+
+/// On this machine, in nanoseconds.
+pub fn measure(workspace: &Workspace, steps: &mut Steps, rounds: u32) -> Result<Section> {
+    let program = steps.run("build the benchmark", || vm::build_benchmark(workspace))?;
+    let bpftrace = steps.run("get bpftrace", || Ok(bpftrace()))?;
+    let lines = steps.run("measure nanoseconds here", || {
+        if !command::is_root() {
+            bail!("BPF run statistics need root's rights");
+        }
+        let mut measurement = Command::new(&program);
+        measurement
+            .args(["nanoseconds", &rounds.to_string(), &RETURNS.to_string()])
+            .args(bpftrace)
+            .stderr(Stdio::inherit());
+        let output = measurement
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot start {measurement:?}"))?;
+        if !output.status.success() {
+            bail!("{measurement:?} failed: {}", output.status);
+        }
+        parse(&String::from_utf8_lossy(&output.stdout))
+    })?;
+    Ok(Section {
+        key: "hot-path".to_owned(),
+        title: "A return to the VMM".to_owned(),
+        command: format!("cargo xtask bench hot-path --rounds {rounds}"),
+        machine: this_machine(),
+        unit: format!(
+            "Nanoseconds of a program on `kvm_userspace_exit` by the kernel's BPF run statistics, \
+             {RETURNS} returns in each of {rounds} rounds, all programs attached, in another order \
+             each round; a good 30 ns of each figure are the measurement"
+        ),
+        rows: rows(&lines, "nanoseconds", base)?,
+    })
+}
+
+/// Of an emulated machine, in instructions.
+pub fn instructions(machine: &Measured, rounds: u32) -> Result<Section> {
+    Ok(Section {
+        key: format!("rig-{}", machine.series),
+        title: format!("An exit on {}", machine.release),
+        command: format!(
+            "cargo xtask bench rig --kernel {} --rounds {rounds}",
+            machine.series
+        ),
+        machine: "QEMU's software emulation with `-icount shift=0`, nested SVM".to_owned(),
+        unit: "Instructions from one `kvm_exit` to the next, the guest's, KVM's and the VMM's \
+               included, one program attached at a time; an empty program's base is nothing \
+               attached"
+            .to_owned(),
+        rows: rows(&machine.lines, "instructions", base)?,
+    })
+}
+
+fn base(name: &str) -> &'static str {
+    if name.starts_with("empty") {
+        "nothing attached"
+    } else if name.ends_with("classic") || name.starts_with("bpftrace") {
+        "empty program, classic"
+    } else {
+        "empty program, raw"
+    }
+}
+
+fn parse(output: &str) -> Result<Vec<Value>> {
+    output
+        .lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}")))
+        .collect()
+}
+
+/// Where bpftrace is, installed if it is missing and can be.
+fn bpftrace() -> Option<std::path::PathBuf> {
+    const PROGRAM: &str = "bpftrace";
+    if command::on_path(PROGRAM).is_none()
+        && let Some(apt) = Apt::find().filter(Apt::can_install)
+    {
+        eprintln!("Installing {PROGRAM}, to compare with.");
+        if let Err(error) = apt.install(&[PROGRAM]) {
+            eprintln!("{error:#}");
+        }
+    }
+    let found = command::on_path(PROGRAM);
+    match &found {
+        Some(path) => eprintln!("{}", path.display()),
+        None => eprintln!("{PROGRAM} is not measured: neither on PATH nor to be installed"),
+    }
+    found
+}
+
+/// The CPU and the kernel.
+pub fn this_machine() -> String {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let cpu = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
+        .unwrap_or("an unknown CPU");
+    let release = read("/proc/sys/kernel/osrelease");
+    let count = cpuinfo.matches("model name").count();
+    // What follows the numbers tells whose build it is, not what it is.
+    let kernel = release.split('-').next().unwrap_or_default().trim();
+    format!("{count} CPUs ({cpu}), Linux {kernel}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_compared_with_an_empty_one_of_its_kind() {
+        for (name, expected) in [
+            ("splitlock-agent, raw", "empty program, raw"),
+            ("splitlock-agent, classic", "empty program, classic"),
+            ("bpftrace @[pid]", "empty program, classic"),
+            ("empty program, raw", "nothing attached"),
+        ] {
+            assert_eq!(base(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn lines_are_json() {
+        assert_eq!(parse("{\"a\": 1}\n{}\n").unwrap().len(), 2);
+        assert!(parse("text").is_err());
+    }
+}

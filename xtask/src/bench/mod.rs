@@ -1,0 +1,73 @@
+//! `cargo xtask bench`: what the agent costs, beside others in the same run.
+//!
+//! Each figure is the median of several rounds, with the least and the most. On a busy machine only
+//! differences inside one table mean something.
+
+mod chart;
+mod footprint;
+mod hot_path;
+mod page;
+mod results;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use self::results::Section;
+use crate::{setup, steps::Steps, vm, workspace::Workspace};
+
+#[derive(clap::Args)]
+pub struct BenchOptions {
+    /// What to measure; by default everything
+    #[arg(value_enum, value_name = "PART")]
+    parts: Vec<Part>,
+    /// Put the tables and the picture into docs/benchmarks.md
+    #[arg(long)]
+    update_docs: bool,
+    /// Rounds
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(5..))]
+    rounds: u32,
+    /// The kernels of the part `rig`, as for `cargo xtask vm`
+    #[arg(long = "kernel", value_name = "KERNEL", default_values = ["6.1", "newest"])]
+    kernels: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Nanoseconds of a program on kvm_userspace_exit of this machine, by BPF run statistics
+    HotPath,
+    /// Instructions of a program on kvm_exit, on emulated machines that count them
+    Rig,
+    /// Time to readiness and memory of the agent
+    Footprint,
+}
+
+/// Measures, prints the tables and keeps them if asked to.
+pub fn bench(workspace: &Workspace, steps: &mut Steps, options: &BenchOptions) -> Result<()> {
+    let BenchOptions {
+        parts,
+        update_docs,
+        rounds,
+        kernels,
+    } = options;
+    let wanted = |part| parts.is_empty() || parts.contains(&part);
+    setup::setup(workspace, steps)?;
+    let mut sections: Vec<Section> = vec![];
+    if wanted(Part::HotPath) {
+        sections.push(hot_path::measure(workspace, steps, *rounds)?);
+    }
+    if wanted(Part::Rig) {
+        for machine in vm::measure(workspace, steps, kernels, *rounds)? {
+            sections.push(hot_path::instructions(&machine, *rounds)?);
+        }
+    }
+    if wanted(Part::Footprint) {
+        sections.push(footprint::measure(workspace, steps, *rounds)?);
+    }
+    for section in &sections {
+        println!("\n{section}");
+    }
+    if *update_docs {
+        page::update(&workspace.root.join("docs"), &sections)?;
+    }
+    Ok(())
+}
