@@ -166,6 +166,11 @@ impl<'a> Btf<'a> {
         }))
     }
 
+    /// The id of a function.
+    pub fn function_id(&self, name: &str) -> Result<u32, BtfError> {
+        self.find(name, &[KIND_FUNC])
+    }
+
     /// The arguments of a tracepoint as its programs get them, in C: `int, struct task_struct *`.
     ///
     /// The kernel describes each tracepoint by a `typedef void (*btf_trace_NAME)(void *, …)`.

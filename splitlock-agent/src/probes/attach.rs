@@ -1,8 +1,6 @@
 //! Loading the BPF object and attaching the plan's rungs: the first of each hook that the kernel
 //! accepts.
 
-use std::mem;
-
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -14,8 +12,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     Probe,
-    catalogue::{Attachment, Rung, Via},
+    catalogue::{Attachment, LADDERS, Rung, Via},
     choice::KvmExits,
+    kernel_btf,
     plan::{Plan, PlannedHook, Refusal},
 };
 use crate::host::privileges;
@@ -291,7 +290,7 @@ fn unload(ebpf: &mut Ebpf, attachment: &Attachment) {
     }
 }
 
-/// aya's view of the kernel's BTF: large, and wanted only where a rung by fentry is tried.
+/// What aya is to know of the kernel's BTF, wanted only where a rung by fentry is tried.
 enum KernelBtf {
     NotRead,
     Read(Box<Btf>),
@@ -301,11 +300,10 @@ enum KernelBtf {
 impl KernelBtf {
     fn get(&mut self) -> Result<&Btf> {
         if matches!(self, Self::NotRead) {
-            let read = match Btf::from_sys_fs() {
+            *self = match kernel_btf::stand_in(&functions()) {
                 Ok(btf) => Self::Read(Box::new(btf)),
-                Err(error) => Self::Unreadable(error.to_string()),
+                Err(error) => Self::Unreadable(format!("{error:#}")),
             };
-            let _ = mem::replace(self, read);
         }
         match self {
             Self::Read(btf) => Ok(btf),
@@ -313,6 +311,19 @@ impl KernelBtf {
             Self::NotRead => bail!("the kernel's BTF was not read"),
         }
     }
+}
+
+/// The functions that the catalogue attaches to by fentry.
+fn functions() -> Vec<&'static str> {
+    LADDERS
+        .iter()
+        .flat_map(|ladder| ladder.rungs)
+        .flat_map(|rung| rung.attachments)
+        .filter_map(|attachment| match attachment {
+            Attachment::Fentry(_, function) => Some(*function),
+            _ => None,
+        })
+        .collect()
 }
 
 #[cfg(test)]

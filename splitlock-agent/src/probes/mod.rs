@@ -6,6 +6,7 @@ pub mod attach;
 pub mod catalogue;
 pub mod choice;
 pub mod cost;
+mod kernel_btf;
 pub mod meaning;
 pub mod plan;
 pub mod programs;
