@@ -25,6 +25,7 @@ use crate::{
         ledgers::Ledgers,
         records::Records,
     },
+    memory,
     probes::{
         Probe,
         attach::{self, Sizes},
@@ -140,6 +141,8 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
         retention: options.retention,
     });
     let address = server.address().context("the listener's address")?;
+    // Reading BTF and the object took many times what is needed from here on.
+    memory::give_back();
     info!("serving on http://{address}{}", options.telemetry_path);
 
     let facts = Facts {
