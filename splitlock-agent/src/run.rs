@@ -52,6 +52,7 @@ const RECORD_BYTES: u32 = 256 * 1024;
 /// # Errors
 /// What is missing on this machine, with what to do about it.
 pub fn run(options: &RunOptions) -> Result<()> {
+    memory::keep_one_heap();
     start_logging(options);
     if let Some(missing) = privileges::missing() {
         bail!("{missing}");

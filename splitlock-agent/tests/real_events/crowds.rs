@@ -158,7 +158,7 @@ impl Held {
         eprintln!("held before: {before:?}, with the crowd: {crowded:?}, after it: {after:?}");
         assert!(after.descriptors <= before.descriptors + 8, "{after:?}");
         let grown = after.resident.saturating_sub(before.resident);
-        assert!(grown < 8 << 20, "{grown} bytes more than before: {after:?}");
+        assert!(grown < 4 << 20, "{grown} bytes more than before: {after:?}");
     }
 }
 
