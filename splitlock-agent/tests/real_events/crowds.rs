@@ -101,6 +101,8 @@ fn crowd(each: Each, maker: &str, count: u32) {
 #[derive(Debug)]
 struct Held {
     subjects: u64,
+    /// Of all tests.
+    all_subjects: u64,
     /// Entries of a ledger.
     entries: u64,
     descriptors: u64,
@@ -127,7 +129,9 @@ impl Held {
             .sum();
         let used = snapshot["ledgers"][ledger]["used"].as_u64();
         let metrics = agent.metrics();
+        let all_subjects = ["processes", "vms"].map(|kind| rows(kind).len() as u64);
         Self {
+            all_subjects: all_subjects.iter().sum(),
             subjects: rows(kind).iter().filter(|row| is_own(row)).count() as u64,
             entries: used.expect("a number").saturating_sub(others),
             descriptors: metrics.count("process_open_fds").saturating_sub(others),
@@ -143,13 +147,14 @@ impl Held {
         Self::by(agent, "vmm", ("vms", "vm"), "exits")
     }
 
-    /// Waits until no more is held than before a crowd.
+    /// Waits until no more is held than before a crowd. Memory is compared when the crowds of other
+    /// tests have gone as well.
     #[track_caller]
     fn wait_for_return(before: &Self, crowded: &Self, held: impl Fn() -> Self) {
         let start = Instant::now();
         let after = loop {
             let held = held();
-            if held.subjects == 0 && held.entries <= before.entries {
+            if held.subjects == 0 && held.entries <= before.entries && held.all_subjects < 200 {
                 break held;
             }
             assert!(start.elapsed() < 3 * RETENTION, "{held:?}");
