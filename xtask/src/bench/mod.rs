@@ -27,7 +27,7 @@ pub struct BenchOptions {
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(5..))]
     rounds: u32,
     /// The kernels of the part `rig`, as for `cargo xtask vm`
-    #[arg(long = "kernel", value_name = "KERNEL", default_values = ["6.1", "newest"])]
+    #[arg(long = "kernel", value_name = "KERNEL", default_values = ["6.1", "6.12"])]
     kernels: Vec<String>,
 }
 
