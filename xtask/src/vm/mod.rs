@@ -33,8 +33,7 @@ use anyhow::{Context as _, Error, Result, bail};
 use self::{
     archive::Archive,
     boot::Machine,
-    initramfs::Vmm,
-    initramfs::Work,
+    initramfs::{Vmm, Work},
     kernels::Kernel,
     libvirt::Libvirt,
     programs::Programs,
