@@ -134,7 +134,13 @@ pub struct ExitRow {
     pub exits: [u64; EXIT_SLOTS],
     /// Returns to the VMM, indexed by [`crate::exit_reason::userspace_slot`].
     pub userspace: [u64; USERSPACE_SLOTS],
+    /// Always 0: so each row begins a cache line, and each [`ROWS_PER_PART`] of them a page.
+    pub padding: u64,
 }
+
+/// Rows that together are whole pages, and can be mapped by themselves.
+pub const ROWS_PER_PART: u32 = 64;
+const _: () = assert!(size_of::<ExitRow>().is_multiple_of(64));
 
 /// Number of a vCPU in its VM where no hook tells it.
 pub const VCPU_UNKNOWN: u32 = u32::MAX;
@@ -199,7 +205,7 @@ mod tests {
         assert_eq!(size_of::<VcpuKey>(), 16);
         assert_eq!(
             size_of::<ExitRow>(),
-            72 + 8 * (EXIT_SLOTS + USERSPACE_SLOTS)
+            80 + 8 * (EXIT_SLOTS + USERSPACE_SLOTS)
         );
         assert_eq!(size_of::<Call>(), 32);
         assert_eq!(size_of::<CallKey>(), 16);

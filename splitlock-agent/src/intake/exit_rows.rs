@@ -1,11 +1,18 @@
 //! The rows of the exit ledger, mapped into the agent's memory.
 
-use std::{collections::BTreeMap, io, os::fd::AsFd};
+use std::{
+    cell::OnceCell,
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use splitlock_common::{
     exit_reason::{EXIT_SLOTS, USERSPACE_SLOTS},
-    ledger::{ExitRow, ThreadIdentity, VcpuKey},
+    ledger::{ExitRow, ROWS_PER_PART, ThreadIdentity, VcpuKey},
 };
+
+use tracing::warn;
 
 use super::mapped::Mapped;
 
@@ -47,18 +54,44 @@ pub struct RowHead {
     pub comm: [u8; 16],
 }
 
-/// The rows.
-pub struct ExitRows(Mapped<ExitRow>);
+/// The rows, mapped part by part as they are asked for: most hosts use few of them.
+pub struct ExitRows {
+    array: OwnedFd,
+    count: u32,
+    parts: Vec<OnceCell<Mapped<ExitRow>>>,
+}
 
 impl ExitRows {
-    /// Maps the rows of the array map behind `fd`, which has `count` of them.
+    /// The rows of the array map behind `fd`, which has `count` of them.
     pub fn map(fd: impl AsFd, count: u32) -> io::Result<Self> {
-        Mapped::map(fd, count).map(Self)
+        let parts = count.div_ceil(ROWS_PER_PART);
+        Ok(Self {
+            array: fd.as_fd().try_clone_to_owned()?,
+            count,
+            parts: (0..parts).map(|_| OnceCell::new()).collect(),
+        })
+    }
+
+    /// Address of a row, valid as long as this value lives.
+    fn get(&self, index: u32) -> Option<*mut ExitRow> {
+        let part = self.parts.get((index / ROWS_PER_PART) as usize)?;
+        let rows = match part.get() {
+            Some(rows) => rows,
+            None => {
+                let first = index - index % ROWS_PER_PART;
+                let count = ROWS_PER_PART.min(self.count - first);
+                let rows = Mapped::map_part(&self.array, first, count)
+                    .inspect_err(|error| warn!(%error, "rows of the exit ledger cannot be mapped"))
+                    .ok()?;
+                part.get_or_init(|| rows)
+            }
+        };
+        rows.get(index % ROWS_PER_PART)
     }
 
     /// Whether a row belongs to a vCPU thread now.
     pub fn is_owned_by(&self, index: u32, vcpu: &VcpuKey) -> bool {
-        self.0.get(index).is_some_and(|row| {
+        self.get(index).is_some_and(|row| {
             // SAFETY: in bounds; aligned words are never torn.
             unsafe {
                 (&raw const (*row).pid_tgid).read_volatile() == vcpu.pid_tgid
@@ -69,7 +102,7 @@ impl ExitRows {
 
     /// What a row says beside its counters.
     pub fn head(&self, index: u32) -> Option<RowHead> {
-        let row = self.0.get(index)?;
+        let row = self.get(index)?;
         // SAFETY: in bounds; these fields are written before the row's owner can be found, and not
         // again while it lives.
         unsafe {
@@ -83,7 +116,7 @@ impl ExitRows {
 
     /// Adds a row's counters to a VM's.
     pub fn add_to(&self, index: u32, tally: &mut ExitTally) {
-        let Some(row) = self.0.get(index) else { return };
+        let Some(row) = self.get(index) else { return };
         tally.vcpus += 1;
         // SAFETY: in bounds; aligned words are never torn.
         unsafe {
@@ -104,7 +137,7 @@ impl ExitRows {
 
     /// Clears a row whose owner has died, for its next one.
     pub fn clear(&mut self, index: u32) {
-        let Some(row) = self.0.get(index) else { return };
+        let Some(row) = self.get(index) else { return };
         // SAFETY: in bounds; its owner is dead and the row is still taken, so nobody else writes.
         unsafe {
             row.write_volatile(ExitRow {
@@ -118,6 +151,7 @@ impl ExitRows {
                 reserved: 0,
                 exits: [0; EXIT_SLOTS],
                 userspace: [0; USERSPACE_SLOTS],
+                padding: 0,
             });
         }
     }
@@ -136,7 +170,7 @@ impl ExitRows {
     /// What the kernel side does at a thread's first returns to its VMM.
     pub fn claim(&mut self, index: u32, vcpu: VcpuKey, returns: u64) {
         self.clear(index);
-        let row = self.0.get(index).unwrap();
+        let row = self.get(index).unwrap();
         // SAFETY: in bounds of memory that nobody else has.
         unsafe {
             (*row).pid_tgid = vcpu.pid_tgid;

@@ -24,9 +24,16 @@ impl<T> Mapped<T> {
     /// Maps the array behind `fd`, which has `count` elements of this type. Its elements are at
     /// multiples of 8 bytes, and so is the size of `T`.
     pub fn map(fd: impl AsFd, count: u32) -> io::Result<Self> {
+        Self::map_part(fd, 0, count)
+    }
+
+    /// Maps `count` elements of the array behind `fd` from the element `first` on, which begins a
+    /// page. The kernel fills in all pages at once, and they count as this process's memory.
+    pub fn map_part(fd: impl AsFd, first: u32, count: u32) -> io::Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8)) };
         let count = count as usize;
         let len = (count * size_of::<T>()).next_multiple_of(page_size());
+        let offset = u64::from(first) * size_of::<T>() as u64;
         // SAFETY: a new mapping of the kernel's choice of address.
         let address = unsafe {
             mmap(
@@ -35,7 +42,7 @@ impl<T> Mapped<T> {
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 fd,
-                0,
+                offset,
             )
         }?;
         let elements = NonNull::new(address.cast())
