@@ -57,6 +57,12 @@ pub fn run(options: &RunOptions) -> Result<()> {
     if let Some(missing) = privileges::missing() {
         bail!("{missing}");
     }
+    if let Err(reason) = paths(options).check() {
+        bail!("{reason}");
+    }
+    for lacking in privileges::lacking() {
+        warn!("{lacking}");
+    }
     let descriptors = raise_descriptor_limit();
     // Before the runtime starts its threads, which inherit the mount namespace.
     let tracefs = tracefs::provide();

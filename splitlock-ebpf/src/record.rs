@@ -34,7 +34,8 @@ impl Detail {
     }
 }
 
-/// Tells the agent of one event, unless its subject has used up this second's records.
+/// Tells the agent of one event, unless its subject has used up this second's records. A subject's
+/// first event is always told: the agent learns of the subject by it.
 ///
 /// The window's two fields are plain words: threads of one subject that race here may write a
 /// few records more or fewer, and no count depends on it.
@@ -53,7 +54,9 @@ pub fn tell_event(
             (*entry).record_window_ns = time_ns;
             (*entry).record_window_count = 0;
         }
-        let room = (*entry).record_window_count < u64::from(config::RECORDS_PER_SECOND.load());
+        // The entry was made for this event.
+        let room = (*entry).first_ns == time_ns
+            || (*entry).record_window_count < u64::from(config::RECORDS_PER_SECOND.load());
         (*entry).record_window_count += u64::from(room);
         room
     };

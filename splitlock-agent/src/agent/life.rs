@@ -19,6 +19,9 @@ use crate::subjects::{SubjectId, death, process, vmm::vcpu::vcpu_number};
 /// At least between two looks for those that ended long enough ago, scrapes aside.
 const EXPIRY: Duration = Duration::from_secs(1);
 
+/// At least between two readings of the ledgers for subjects whose records were lost.
+const UNTOLD: Duration = Duration::from_secs(1);
+
 impl Agent {
     /// Reads what the ledgers hold of a subject that they have not told of yet.
     pub(super) fn meet(&mut self, key: SubjectKey) -> Result<(), MapError> {
@@ -119,6 +122,10 @@ impl Agent {
         if let Some(key) = self.vcpus.vms().find(|key| SubjectId::from(*key) == id) {
             return Ok(Some(key));
         }
+        // Whoever has an entry has said so, unless that was lost; it may be about to be read.
+        if !self.births_were_lost() {
+            return Ok(None);
+        }
         for item in self.ledgers.traps() {
             let (key, _) = item?;
             if SubjectId::from(key) == id {
@@ -126,6 +133,24 @@ impl Agent {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a record of a subject's first event may have been lost, ever.
+    fn births_were_lost(&self) -> bool {
+        self.ledgers.host().lost[Loss::RecordRingFull as usize] > 0
+    }
+
+    /// Reads the ledgers if records were lost since they were read last, at most once in a while:
+    /// subjects whose first event's record was lost are not known yet, and keep their entries when
+    /// they end.
+    pub(super) fn find_the_untold(&mut self) {
+        let lost = self.ledgers.host().lost[Loss::RecordRingFull as usize];
+        if lost == self.lost_records || self.read_at.elapsed() < UNTOLD {
+            return;
+        }
+        if let Err(error) = self.read_all() {
+            warn!(%error, "the ledgers cannot be read");
+        }
     }
 
     pub(super) fn read_last(&mut self, key: SubjectKey) -> Result<(), MapError> {

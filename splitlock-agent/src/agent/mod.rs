@@ -36,6 +36,7 @@ use crate::{
         SubjectId,
         identity::{Identity, Why},
         inquiries::Inquiries,
+        process,
         resolver::Resolver,
         vmm::vcpu::vcpu_number,
     },
@@ -57,6 +58,9 @@ struct Agent {
     /// Claims of rows that were seen when rows were given back last.
     reclaimed_at: u64,
     table: Table,
+    /// When the ledgers were read last, and the records that had been lost by then.
+    read_at: Instant,
+    lost_records: u64,
     /// When the table was last asked to forget.
     expired_at: Instant,
     /// The most subjects that there were since memory was given back.
@@ -97,6 +101,8 @@ pub async fn run(
         vcpus: Vcpus::default(),
         reclaimed_at: 0,
         table,
+        read_at: Instant::now(),
+        lost_records: 0,
         expired_at: Instant::now(),
         most_subjects: 0,
         stories: Stories::default(),
@@ -130,7 +136,10 @@ pub async fn run(
                 agent.bury(subject);
             }
             result = next_records(&mut records_source, &mut records) => match result {
-                Ok(()) => agent.take_records(&mut records),
+                Ok(()) => {
+                    agent.take_records(&mut records);
+                    agent.find_the_untold();
+                }
                 Err(error) => {
                     warn!(%error, "the ring buffer cannot be read any more; counts go on, stories end");
                     records_source = None;
@@ -226,6 +235,17 @@ impl Agent {
         ] {
             if identity.missing.iter().any(|missing| missing.why == why) {
                 self.table.add_lost(loss, 1);
+            }
+        }
+        // A VM that is started again is named before its last life's end is heard of, if many ended.
+        if let Some(rival) = self.table.rival(identity) {
+            match process::start_ticks(&self.facts.paths, rival.pid) {
+                Ok(ticks) if ticks == rival.start_ticks => warn!(
+                    pid = identity.subject.pid,
+                    rival = rival.pid,
+                    "two VMs that run have one UUID; the later one is told by pid and start time"
+                ),
+                _ => self.bury(rival),
             }
         }
         self.table.name(identity);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::maps::MapError;
-use splitlock_common::{Event, Hook, Origin};
+use splitlock_common::{Event, Hook, Loss, Origin};
 
 use super::{Agent, log::LogReports};
 use crate::{
@@ -49,6 +49,8 @@ impl Agent {
 
     /// Reads the ledgers, and tells how full they are.
     pub(super) fn read_all(&mut self) -> Result<LedgerFullness, MapError> {
+        self.read_at = Instant::now();
+        self.lost_records = self.ledgers.host().lost[Loss::RecordRingFull as usize];
         // An entry that a new subject inserts meanwhile may be missed; the next reading has it.
         let mut news = vec![];
         let mut entries = 0;

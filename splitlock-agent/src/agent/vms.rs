@@ -16,15 +16,16 @@ use crate::{
         SubjectId,
         paths::Paths,
         process,
-        uevents::{Received, VmEventKind, VmEvents},
+        uevents::{Received, VmEvent, VmEventKind, VmEvents},
         vms,
     },
 };
 
-/// A process that has a VM, and its comm.
+/// A process that has a VM, or has none any more, and its comm.
 pub struct FoundVm {
     id: SubjectId,
     comm: Vec<u8>,
+    has_vm: bool,
 }
 
 /// Finds VMs as they come, and those that are there already.
@@ -77,11 +78,22 @@ impl VmWatch {
         tokio::select! {
             Some(found) = self.scans.recv() => found,
             event = next_event(&mut self.events) => match event {
-                Ok(Some(Received::Event(event))) if event.kind == VmEventKind::Create => {
-                    owner(&self.paths, event.tid).into_iter().collect()
+                Ok(Some(Received::Event(VmEvent { kind, tid }))) => {
+                    let owner = owner(&self.paths, tid);
+                    match kind {
+                        VmEventKind::Create => owner.into_iter().collect(),
+                        // It may have another one.
+                        VmEventKind::Destroy => owner
+                            .filter(|owner| !vms::has_vm(&self.paths, owner.id.pid))
+                            .map(|owner| FoundVm {
+                                has_vm: false,
+                                ..owner
+                            })
+                            .into_iter()
+                            .collect(),
+                    }
                 }
-                // A VM's end is its process's, or of no interest.
-                Ok(Some(Received::Event(_)) | None) => vec![],
+                Ok(None) => vec![],
                 Ok(Some(Received::Overrun)) => {
                     debug!("uevents were lost; looking at all processes");
                     self.scan();
@@ -120,14 +132,20 @@ fn owner(paths: &Paths, tid: u32) -> Option<FoundVm> {
 /// what it did, if it did anything.
 fn found(paths: &Paths, id: SubjectId) -> Option<FoundVm> {
     let comm = process::comm(paths, id.pid).ok()?;
-    Some(FoundVm { id, comm })
+    Some(FoundVm {
+        id,
+        comm,
+        has_vm: true,
+    })
 }
 
 impl Agent {
     /// Takes VMs in.
     pub(super) fn meet_vms(&mut self, found: &[FoundVm]) {
-        for FoundVm { id, comm } in found {
-            if self.table.meet_vm(*id, comm) {
+        for FoundVm { id, comm, has_vm } in found {
+            if !has_vm {
+                self.table.lose_vm(*id);
+            } else if self.table.meet_vm(*id, comm) {
                 self.watch(*id);
             }
         }

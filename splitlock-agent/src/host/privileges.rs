@@ -25,6 +25,37 @@ pub fn missing() -> Option<String> {
     }
 }
 
+/// Capabilities without which the agent tells less, and what.
+const USEFUL: [(CapabilitySet, &str); 3] = [
+    (
+        CapabilitySet::SYS_PTRACE,
+        "without CAP_SYS_PTRACE the files that other users' processes run are not known, nor VMs \
+         that were there before and do not run",
+    ),
+    (
+        CapabilitySet::DAC_READ_SEARCH,
+        "without CAP_DAC_READ_SEARCH the cgroups of processes that have ended are not known, nor \
+         tracefs",
+    ),
+    (
+        CapabilitySet::SYSLOG,
+        "without CAP_SYSLOG the kernel log may be closed, and the mode of detection is not read from \
+         memory",
+    ),
+];
+
+/// What the agent cannot tell for lack of a capability.
+pub fn lacking() -> Vec<&'static str> {
+    let Ok(sets) = capabilities(None) else {
+        return vec![];
+    };
+    USEFUL
+        .iter()
+        .filter(|(capability, _)| !sets.effective.contains(*capability))
+        .map(|(_, what)| *what)
+        .collect()
+}
+
 /// Whether the kernel is locked down so far that programs cannot read its memory.
 pub fn is_locked_down() -> bool {
     fs::read_to_string("/sys/kernel/security/lockdown")
@@ -43,7 +74,7 @@ fn missing_from(effective: CapabilitySet) -> Option<String> {
     (!names.is_empty()).then(|| {
         format!(
             "missing {}; run splitlock-agent as root, or as a service with AmbientCapabilities=\
-             CAP_BPF CAP_PERFMON CAP_DAC_READ_SEARCH CAP_SYSLOG",
+             CAP_BPF CAP_PERFMON CAP_DAC_READ_SEARCH CAP_SYS_PTRACE CAP_SYSLOG",
             names.join(" and ")
         )
     })

@@ -43,6 +43,21 @@ impl Default for ExitTally {
     }
 }
 
+impl ExitTally {
+    /// Adds counters of threads that have gone.
+    pub fn add(&mut self, past: &Self) {
+        if self.isa == 0 {
+            self.isa = past.isa;
+        }
+        self.vcpus += past.vcpus;
+        let exits = self.exits.iter_mut().zip(past.exits.iter());
+        let userspace = self.userspace.iter_mut().zip(past.userspace.iter());
+        for (sum, count) in exits.chain(userspace) {
+            *sum += count;
+        }
+    }
+}
+
 /// What a row says of its VM beside the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowHead {

@@ -18,7 +18,7 @@ use crate::readiness::readable;
 /// for the subject after that.
 ///
 /// # Errors
-/// No descriptor is free, or `/proc` cannot be read. Nothing will be sent; try again later.
+/// No descriptor is free. Nothing will be sent; try again later.
 pub fn watch(
     paths: &Paths,
     subject: SubjectId,
@@ -55,10 +55,8 @@ fn open(paths: &Paths, subject: SubjectId) -> io::Result<Option<AsyncFd<OwnedFd>
         Err(error) => return Err(error.into()),
     };
     match start_ticks(paths, subject.pid) {
-        Ok(ticks) if ticks == subject.start_ticks => readable(pidfd).map(Some),
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
-        Err(error) => Err(error),
+        Ok(ticks) if ticks != subject.start_ticks => Ok(None),
+        // It lives, as the pidfd says, whatever `/proc` hides: if it is gone by now, the pidfd tells.
+        _ => readable(pidfd).map(Some),
     }
 }

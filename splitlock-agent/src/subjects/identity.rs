@@ -49,8 +49,10 @@ pub struct Identity {
     pub command_line: Option<String>,
     /// Its cgroup.
     pub cgroup: Option<CgroupIdentity>,
-    /// What it is called if it runs a guest; whether it does, others know.
+    /// What it is called as a VM.
     pub vm: VmNaming,
+    /// Whether the question was about a VM: an earlier answer may be of the program before.
+    pub is_vm: bool,
     /// What could not be learnt.
     pub missing: Vec<Missing>,
 }

@@ -1,8 +1,7 @@
 //! Asking who subjects are without waiting for the answers.
 //!
-//! Reading `/proc/PID/cmdline` takes the lock of the process's memory map and may wait for the file
-//! behind a page: whoever owns the process can make it last for ever (a page of its arguments on a
-//! FUSE file system of his). So another thread asks, one subject after the other; when it is stuck,
+//! Reading `/proc/PID/cmdline` takes the lock of the process's memory map, which the process can hold
+//! for long, and other files of `/proc` may wait for a file system that its owner serves. So another thread asks, one subject after the other; when it is stuck,
 //! the subject is named by what the kernel side wrote down, and a new thread goes on.
 
 use std::{
@@ -78,9 +77,13 @@ impl Inquiries {
         let resolver = Arc::new(resolver);
         let other = Arc::clone(&resolver);
         Self::new(
-            Arc::new(move |question| resolver.identify(question.subject, &question.seen())),
-            Arc::new(move |question, why| {
-                other.by_kernel_alone(question.subject, &question.seen(), why)
+            Arc::new(move |question| Identity {
+                is_vm: question.is_vm,
+                ..resolver.identify(question.subject, &question.seen())
+            }),
+            Arc::new(move |question, why| Identity {
+                is_vm: question.is_vm,
+                ..other.by_kernel_alone(question.subject, &question.seen(), why)
             }),
             PATIENCE,
         )
@@ -269,6 +272,7 @@ mod tests {
                 vmm: Vmm::Other,
                 evidence: Evidence::Comm,
             },
+            is_vm: question.is_vm,
             missing: vec![],
         }
     }

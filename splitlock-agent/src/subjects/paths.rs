@@ -1,6 +1,6 @@
 //! Where the host's file systems are mounted for the agent.
 
-use std::path::PathBuf;
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 /// Mount points. In a container they differ from the host's; `procfs` must be one of the initial
 /// pid namespace, as the kernel side's pids are.
@@ -24,7 +24,33 @@ impl Default for Paths {
     }
 }
 
+/// Inode of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
 impl Paths {
+    /// Checks that pids mean here what they mean to the kernel side: those of the initial pid
+    /// namespace. Else processes would be taken for others, or for gone.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do about it.
+    pub fn check(&self) -> Result<(), String> {
+        let procfs = self.procfs.display();
+        let own = fs::read_link(self.procfs.join("self")).map_err(|error| {
+            format!("{procfs}/self: {error}; --path.procfs names the host's /proc")
+        })?;
+        let namespace = fs::metadata(self.procfs.join("self/ns/pid"))
+            .map_err(|error| format!("{procfs}/self/ns/pid: {error}"))?;
+        if own.to_str() != Some(&std::process::id().to_string())
+            || namespace.ino() != INITIAL_PID_NAMESPACE
+        {
+            return Err(format!(
+                "the agent is not in the host's pid namespace, or {procfs} is another's: share it \
+                 (--pid=host, hostPID: true)"
+            ));
+        }
+        Ok(())
+    }
+
     /// A file or folder of one process, or of a thread: `/proc/PID/entry`.
     pub fn process(&self, pid: u32, entry: &str) -> PathBuf {
         let mut path = self.procfs.join(pid.to_string());

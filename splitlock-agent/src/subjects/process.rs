@@ -20,6 +20,8 @@ use super::paths::Paths;
 /// Bytes read of a command line. The kernel takes arguments of up to 6 MiB in all (`bprm_stack_limits`,
 /// `fs/exec.c`, 4.13+); libvirt's QEMU command lines have some ten KiB, names near the start.
 pub const COMMAND_LINE_LIMIT: usize = 64 << 10;
+/// Threads that are looked at for one that is not exiting.
+const THREADS: usize = 1024;
 /// Bytes read of any other file: each is below two pages but for a cgroup of very long names.
 const FILE_LIMIT: usize = 16 << 10;
 
@@ -40,6 +42,32 @@ pub fn parent(paths: &Paths, pid: u32) -> io::Result<u32> {
     let stat = read(&paths.process(pid, "stat"), FILE_LIMIT)?;
     let parent = stat_field(&stat, 4).and_then(|field| field.parse().ok());
     parent.ok_or_else(|| malformed("stat without a parent"))
+}
+
+/// Whether a thread is exiting or a zombie: `/proc` tells little of it then, and its cgroup in a v1
+/// hierarchy is the root (`cgroup_exit`; PF_EXITING is 4, include/linux/sched.h).
+///
+/// # Errors
+/// The thread is gone, or its `stat` cannot be read or understood.
+pub fn is_exiting(paths: &Paths, tid: u32) -> io::Result<bool> {
+    let stat = read(&paths.process(tid, "stat"), FILE_LIMIT)?;
+    let state = stat_field(&stat, 3).ok_or_else(|| malformed("stat without a state"))?;
+    let flags: Option<u64> = stat_field(&stat, 9).and_then(|field| field.parse().ok());
+    let flags = flags.ok_or_else(|| malformed("stat without flags"))?;
+    Ok(matches!(state, "Z" | "X" | "x") || flags & 4 != 0)
+}
+
+/// A thread of a process that is not exiting: the first one, unless it has ended before the others.
+pub fn living_thread(paths: &Paths, pid: u32) -> Option<u32> {
+    let lives = |tid: &u32| is_exiting(paths, *tid).is_ok_and(|exiting| !exiting);
+    if lives(&pid) {
+        return Some(pid);
+    }
+    fs::read_dir(paths.process(pid, "task"))
+        .ok()?
+        .take(THREADS)
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .find(lives)
 }
 
 /// Whether a process has this thread, as far as `/proc` tells.

@@ -43,17 +43,19 @@ impl Resolver {
     /// Reading `cmdline` waits for the lock of the subject's memory map, so whoever must not wait
     /// asks from another thread.
     pub fn identify(&self, subject: SubjectId, seen: &Seen<'_>) -> Identity {
-        let lives = || {
+        let is_it = || {
             process::start_ticks(&self.paths, subject.pid)
                 .is_ok_and(|ticks| ticks == subject.start_ticks)
         };
         // In a crowd most have ended; there is nothing to read of them.
-        let read = if lives() {
-            Read::new(&self.paths, subject.pid)
-        } else {
-            Read::nothing()
-        };
-        self.judge(subject, seen, read, (!lives()).then_some(Why::Ended))
+        let thread = is_it()
+            .then(|| process::living_thread(&self.paths, subject.pid))
+            .flatten();
+        let read = thread.map_or_else(Read::nothing, |tid| Read::new(&self.paths, tid));
+        let lives = thread.is_some_and(|tid| {
+            is_it() && process::is_exiting(&self.paths, tid).is_ok_and(|exiting| !exiting)
+        });
+        self.judge(subject, seen, read, (!lives).then_some(Why::Ended))
     }
 
     /// Who a subject is by what the kernel side wrote down, as there is a reason not to ask `/proc`.
@@ -116,6 +118,7 @@ impl Resolver {
             command_line: command_line.as_deref().map(shown),
             cgroup,
             vm,
+            is_vm: false,
             missing,
         }
     }

@@ -55,7 +55,7 @@ pub fn vms(paths: &Paths) -> io::Result<Vec<SubjectId>> {
         };
         // The start time before and after, so that it is of the process that has the files.
         let before = process::start_ticks(paths, pid).ok();
-        let has_vm = kvm_files(paths, pid).is_ok_and(|files| files.vms > 0);
+        let has_vm = has_vm(paths, pid);
         if let Some(start_ticks) = before
             && has_vm
             && process::start_ticks(paths, pid).ok() == before
@@ -65,6 +65,13 @@ pub fn vms(paths: &Paths) -> io::Result<Vec<SubjectId>> {
     }
     found.sort_unstable_by_key(|subject| (subject.start_ticks, subject.pid));
     Ok(found)
+}
+
+/// Whether a process has a VM open. One whose first thread has ended is asked by another thread.
+pub fn has_vm(paths: &Paths, pid: u32) -> bool {
+    process::living_thread(paths, pid)
+        .and_then(|tid| kvm_files(paths, tid).ok())
+        .is_some_and(|files| files.vms > 0)
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! as a snapshot's rows. Knows nothing of BPF or HTTP.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, btree_map::Entry},
     time::{Duration, Instant},
 };
 
@@ -56,7 +56,8 @@ const KINDS: [&str; 3] = ["process", "vm", "workload"];
 #[derive(Debug)]
 pub struct Table {
     retention: Duration,
-    subjects: HashMap<SubjectId, Subject>,
+    /// In the order of pids.
+    subjects: BTreeMap<SubjectId, Subject>,
     /// Those that have ended, in that order.
     ended: VecDeque<(Instant, SubjectId)>,
     places: [Places; 2],
@@ -78,7 +79,7 @@ impl Table {
     pub fn new(limits: Limits) -> Self {
         Self {
             retention: limits.retention,
-            subjects: HashMap::new(),
+            subjects: BTreeMap::new(),
             ended: VecDeque::new(),
             places: [Places::new(limits.processes), Places::new(limits.vms)],
             workloads: Workloads::new(limits.workloads, limits.retention),
@@ -125,8 +126,9 @@ impl Table {
             Entry::Vacant(vacant) => (vacant.insert(make()), true),
         };
         // The kernel log, or KVM, may have told of it first. If it has ended meanwhile, its place in
-        // the ledger is still to be freed: it is as good as new.
-        let is_news = subject.key.replace(key).is_none() && subject.ended.is_some();
+        // the ledger is still to be freed; or it was taken for ended and is not. It is as good as new.
+        subject.key = Some(key);
+        let is_news = subject.ended.take().is_some();
         read(subject);
         self.changed(key.into());
         is_new || is_news
@@ -141,6 +143,23 @@ impl Table {
             .has_vm = true;
         self.changed(id);
         is_new
+    }
+
+    /// A process has no VM any more. If it never ran one, it is not shown as one.
+    pub fn lose_vm(&mut self, id: SubjectId) {
+        let Some(subject) = self.subjects.get_mut(&id) else {
+            return;
+        };
+        subject.has_vm = false;
+        if subject.belongs(true) {
+            return;
+        }
+        let place = std::mem::take(&mut subject.vm);
+        subject.asked[VM] = false;
+        if let Some(labels) = subject.labels.take() {
+            self.vm_ids.forget(id, &labels.id);
+        }
+        self.places[VM].take_back(id, place);
     }
 
     /// Draws the consequences of what was counted for a subject.
@@ -182,13 +201,11 @@ impl Table {
             if !subject.wants_place(guest) {
                 continue;
             }
-            let has_locks = subject.locks(guest) > 0;
+            let claim = subject.claim(guest);
             if self.places[kind].is_full()
-                && let Some(other) = self.places[kind].yielding(has_locks)
-                && let Some(yielding) = self.subjects.get_mut(&other)
+                && let Some(other) = self.places[kind].yielding(claim)
             {
-                yielding.set_place(guest, Place::Overflow);
-                self.places[kind].take_back(other, Place::Held);
+                self.make_yield(other, guest);
             }
             if let Some(subject) = self.subjects.get_mut(&id) {
                 let place = self.places[kind].give();
@@ -198,15 +215,52 @@ impl Table {
         self.note_who_yields(id);
     }
 
+    /// Takes a subject's place. What the series of an ended one show goes on with whoever has the
+    /// same labels; one that lives may come back with it.
+    fn make_yield(&mut self, id: SubjectId, guest: bool) {
+        let Some(subject) = self.subjects.get_mut(&id) else {
+            return;
+        };
+        let left = subject.ended.is_some().then(|| subject.carry(guest));
+        subject.set_place(guest, Place::Overflow);
+        self.places[usize::from(guest)].take_back(id, Place::Held);
+        if let Some(left) = left
+            && let Some(heir) = self.heir(id, guest)
+            && let Some(heir) = self.subjects.get_mut(&heir)
+        {
+            heir.carried[usize::from(guest)].add(&left);
+            let heir = heir.id;
+            self.note_who_yields(heir);
+        }
+        self.release(id);
+    }
+
+    /// Another subject that is shown with the same labels.
+    fn heir(&self, id: SubjectId, guest: bool) -> Option<SubjectId> {
+        let subject = self.subjects.get(&id)?;
+        let is_heir = |other: &Subject| other.id != id && other.place(guest) == Place::Held;
+        if guest {
+            let labels = subject.labels.as_ref()?;
+            let holder = self.subjects.get(&self.vm_ids.holder(&labels.id)?)?;
+            let same = holder.labels.as_ref()?;
+            return (is_heir(holder) && same.name == labels.name).then_some(holder.id);
+        }
+        let [first, last] = [0, u64::MAX].map(|start_ticks| SubjectId { start_ticks, ..id });
+        self.subjects
+            .range(first..=last)
+            .map(|(_, other)| other)
+            .find(|other| is_heir(other) && other.comm == subject.comm)
+            .map(|other| other.id)
+    }
+
     fn note_who_yields(&mut self, id: SubjectId) {
         let Some(subject) = self.subjects.get(&id) else {
             return;
         };
         for (kind, guest) in [(PROCESS, false), (VM, true)] {
-            let without_locks =
-                subject.place(guest) == Place::Held && subject.shown_locks(guest) == 0;
-            let lives = subject.ended.is_none();
-            self.places[kind].note(id, without_locks.then_some(lives));
+            let claim = subject.claim(guest);
+            let is_member = subject.place(guest) == Place::Held;
+            self.places[kind].note(id, is_member.then_some(claim));
         }
     }
 
@@ -225,6 +279,7 @@ impl Table {
         if let Some(subject) = self.subjects.get_mut(&id) {
             let is_news = subject.ended.is_none();
             subject.ended.get_or_insert(now);
+            subject.leave_ledgers();
             self.note_who_yields(id);
             self.release(id);
             // Most of a crowd past a limit have gone by now.
@@ -269,12 +324,19 @@ impl Table {
             match self.subjects.entry(id) {
                 // Its locks are to be counted for its workload first.
                 Entry::Occupied(subject) if subject.get().is_unnamed(false) => unnamed.push(id),
+                // It was taken for ended, and lives, or has ended again since.
+                Entry::Occupied(subject) if subject.get().ended != Some(ended) => {}
                 Entry::Occupied(subject) => over.push(subject.remove()),
                 // It was let go of before.
                 Entry::Vacant(_) => {}
             }
         }
-        self.ended.extend(unnamed.into_iter().map(|id| (now, id)));
+        for id in unnamed {
+            if let Some(subject) = self.subjects.get_mut(&id) {
+                subject.ended = Some(now);
+                self.ended.push_back((now, id));
+            }
+        }
         if over.is_empty() {
             return;
         }
@@ -292,7 +354,6 @@ impl Table {
             self.note_who_yields(id);
         }
         // What a crowd took goes back when it has gone.
-        self.subjects.shrink_to(self.subjects.len() * 4);
         self.ended.shrink_to(self.ended.len() * 4);
     }
 

@@ -54,12 +54,10 @@ impl Table {
             return;
         };
         let owner = Arc::new(Owner::from(identity));
-        let wants = [false, true]
-            .map(|guest| subject.is_unnamed(guest) && subject.asked[usize::from(guest)]);
-        if wants[0] {
+        if subject.is_unnamed(false) && subject.asked[0] {
             subject.owner = Some(Arc::clone(&owner));
         }
-        if wants[1] {
+        if identity.is_vm && subject.is_unnamed(true) {
             self.name_vm(identity, owner);
         }
         self.settle(id);
@@ -102,6 +100,14 @@ impl Table {
                 subject.vm = Place::None;
             }
         }
+    }
+
+    /// Who holds a UUID, if that is somebody else who has not been seen to end.
+    pub fn rival(&self, identity: &Identity) -> Option<SubjectId> {
+        let uuid = identity.vm.uuid.as_deref().filter(|_| identity.is_vm)?;
+        let holder = self.vm_ids.holder(uuid)?;
+        let lives = self.subjects.get(&holder)?.ended.is_none();
+        (lives && holder != identity.subject).then_some(holder)
     }
 
     /// Counts a subject's newest locks for its workload.

@@ -23,8 +23,21 @@ pub enum Place {
 pub struct Places {
     used: usize,
     limit: usize,
-    /// Members without locks: whether it lives, who. Those that have ended come first.
-    without_locks: BTreeSet<(bool, SubjectId)>,
+    /// Members that would give up their place, who first.
+    yielding: BTreeSet<(Claim, SubjectId)>,
+}
+
+/// How good a claim to its place a subject has, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// It has ended, without locks.
+    Ended,
+    /// It lives, and nothing was counted for it.
+    Nothing,
+    /// Something was counted for it, but no locks.
+    Counts,
+    /// It has locks: it gives its place to nobody.
+    Locks,
 }
 
 impl Places {
@@ -33,7 +46,7 @@ impl Places {
         Self {
             used: 0,
             limit,
-            without_locks: BTreeSet::new(),
+            yielding: BTreeSet::new(),
         }
     }
 
@@ -60,21 +73,20 @@ impl Places {
         self.note(id, None);
     }
 
-    /// Notes whether a member is one without locks, and if so, whether it lives.
-    pub fn note(&mut self, id: SubjectId, without_locks: Option<bool>) {
-        for lives in [false, true] {
-            self.without_locks.remove(&(lives, id));
+    /// Notes a member's claim, or that it is none.
+    pub fn note(&mut self, id: SubjectId, claim: Option<Claim>) {
+        for claim in [Claim::Ended, Claim::Nothing, Claim::Counts] {
+            self.yielding.remove(&(claim, id));
         }
-        if let Some(lives) = without_locks {
-            self.without_locks.insert((lives, id));
+        if let Some(claim) = claim.filter(|claim| *claim < Claim::Locks) {
+            self.yielding.insert((claim, id));
         }
     }
 
-    /// Who gives up his place to a newcomer: one without locks yields to one with locks, and if it
-    /// has ended, to any.
-    pub fn yielding(&self, newcomer_has_locks: bool) -> Option<SubjectId> {
-        let (lives, id) = self.without_locks.first()?;
-        (!lives || newcomer_has_locks).then_some(*id)
+    /// Who gives up his place to a newcomer with this claim: whoever has a worse one.
+    pub fn yielding(&self, newcomer: Claim) -> Option<SubjectId> {
+        let (claim, id) = self.yielding.first()?;
+        (*claim < newcomer).then_some(*id)
     }
 
     /// How full the set is.

@@ -98,6 +98,7 @@ fn name(table: &mut Table) {
                 vmm: Vmm::Other,
                 evidence: Evidence::Comm,
             },
+            is_vm: question.is_vm,
             missing: vec![],
         });
     }
@@ -129,6 +130,10 @@ fn check(table: &Table, world: &World, before: &BTreeMap<(String, u32), u64>) {
     assert_eq!(fullness.used, held(false) as u64);
     assert!(fullness.used <= PROCESSES as u64);
     assert!(table.tracked()["workload"].used <= WORKLOADS as u64);
+    // Whoever has ended and shows nothing is not kept, but for its name.
+    for subject in table.subjects.values() {
+        assert!(subject.ended.is_none() || subject.has_series() || subject.is_unnamed(false));
+    }
     // With all named, every lock is in the workloads, whoever made it and whatever became of him.
     if table
         .subjects

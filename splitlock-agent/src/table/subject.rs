@@ -9,7 +9,7 @@ use splitlock_common::{
 };
 
 use super::{
-    place::Place,
+    place::{Claim, Place},
     snapshot::{ByReason, Carried, Owner, ProcessRow, TrapCount, VmRow},
     workloads::WorkloadKey,
 };
@@ -58,12 +58,17 @@ pub struct Subject {
     /// Whether it was seen to have a VM, be it one that has not run yet.
     pub has_vm: bool,
     ledger: [u64; Event::COUNT],
+    /// What no ledger has, and what its earlier entries had.
     added: [u64; Event::COUNT],
     /// What its workload has been told of.
     settled: [u64; Event::COUNT],
     delay_ns: [u64; 2],
+    /// Of earlier entries.
+    past_delay_ns: [u64; 2],
     last_ns: [u64; 2],
     exits: Option<ExitTally>,
+    /// Of earlier rows.
+    past_exits: Option<ExitTally>,
     /// Whether it had locks when its place was last considered: own code, guest code.
     had_locks: [bool; 2],
 }
@@ -115,8 +120,10 @@ impl Subject {
             added: [0; Event::COUNT],
             settled: [0; Event::COUNT],
             delay_ns: [0; 2],
+            past_delay_ns: [0; 2],
             last_ns: [0; 2],
             exits: None,
+            past_exits: None,
             had_locks: [false; 2],
         }
     }
@@ -143,7 +150,13 @@ impl Subject {
         for (count, read) in self.ledger.iter_mut().zip(entry.counts) {
             *count = read;
         }
-        self.delay_ns = entry.delay_ns;
+        for (delay, (past, read)) in self
+            .delay_ns
+            .iter_mut()
+            .zip(self.past_delay_ns.iter().zip(entry.delay_ns))
+        {
+            *delay = past + read;
+        }
         self.last_ns = [
             self.last_ns[OWN].max(entry.last_ns[OWN]),
             self.last_ns[GUEST].max(entry.last_ns[GUEST]),
@@ -151,8 +164,20 @@ impl Subject {
     }
 
     /// Takes over a reading of its exit ledger rows.
-    pub fn read_exits(&mut self, tally: ExitTally) {
+    pub fn read_exits(&mut self, mut tally: ExitTally) {
+        if let Some(past) = &self.past_exits {
+            tally.add(past);
+        }
         self.exits = Some(tally);
+    }
+
+    /// Its places in the ledgers were freed: if it counts again, then from 0 and on top of this.
+    pub fn leave_ledgers(&mut self) {
+        for (past, count) in self.added.iter_mut().zip(&mut self.ledger) {
+            *past += mem::take(count);
+        }
+        self.past_delay_ns = self.delay_ns;
+        self.past_exits.clone_from(&self.exits);
     }
 
     /// Counts an event that no ledger has.
@@ -231,6 +256,19 @@ impl Subject {
             .sum()
     }
 
+    /// How good a claim it has to a place.
+    pub fn claim(&self, guest: bool) -> Claim {
+        if self.shown_locks(guest) > 0 {
+            Claim::Locks
+        } else if self.ended.is_some() {
+            Claim::Ended
+        } else if self.has_counts(guest) {
+            Claim::Counts
+        } else {
+            Claim::Nothing
+        }
+    }
+
     /// The locks that its series show: its own, and those that were left to it.
     pub fn shown_locks(&self, guest: bool) -> u64 {
         let carried = &self.carried[usize::from(guest)].events;
@@ -244,7 +282,7 @@ impl Subject {
         for event in Event::ALL {
             if event.is_lock() && !event.is_guest() {
                 let count = self.count(event);
-                news[event.index()] = count - self.settled[event.index()];
+                news[event.index()] = count.saturating_sub(self.settled[event.index()]);
                 self.settled[event.index()] = count;
             }
         }

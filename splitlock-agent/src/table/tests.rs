@@ -324,6 +324,7 @@ fn identity(tgid: u32, name: &str, uuid: Option<&str>) -> Identity {
             vmm: Vmm::Qemu,
             evidence: Evidence::CommandLine,
         },
+        is_vm: true,
         missing: vec![],
     }
 }
@@ -406,6 +407,93 @@ fn an_id_has_one_name_at_a_time() {
     let names: Vec<String> = vms(&mut table).into_iter().map(|row| row.vm).collect();
     assert_eq!(names, ["new"]);
     assert_eq!(table.tracked()["vm"].used, 1);
+}
+
+#[test]
+fn one_that_was_taken_for_ended_goes_on_from_its_counts() {
+    let mut table = table(10, 10);
+    let sums = |table: &mut Table| {
+        let process = processes(table);
+        let vm = vms(table);
+        let workload: u64 = table
+            .workloads()
+            .iter()
+            .flat_map(|row| &row.traps)
+            .map(|trap| trap.count)
+            .sum();
+        (process[0].traps[0].count, vm[0].exits["cpuid"], workload)
+    };
+    table.read_trap(key(1), &entry("p", &[(FATAL, 100)]));
+    table.read_exits(key(1), &head(), tally(200));
+    assert_eq!(sums(&mut table), (100, 200, 100));
+    table.end(key(1).into(), Instant::now());
+    // Its places in the ledgers were freed, and it gets others.
+    assert!(
+        table.read_trap(key(1), &entry("p", &[(FATAL, 1)])),
+        "it is to be watched"
+    );
+    assert!(!table.read_exits(key(1), &head(), tally(2)));
+    assert_eq!(sums(&mut table), (101, 202, 101));
+    table.expire(Instant::now() + RETENTION);
+    assert_eq!(sums(&mut table), (101, 202, 101), "it lives");
+    table.end(key(1).into(), Instant::now());
+    assert_eq!(sums(&mut table), (101, 202, 101));
+}
+
+#[test]
+fn whoever_ended_and_yields_is_forgotten() {
+    let mut table = table(10, 10);
+    for tgid in 1..=1000 {
+        table.read_trap(key(tgid), &entry("p", &[(Event::AlignmentCheck, 1)]));
+        name_all(&mut table);
+        table.end(key(tgid).into(), Instant::now());
+    }
+    assert_eq!(table.subject_count(), 10);
+}
+
+#[test]
+fn what_an_ended_vm_shows_stays_with_its_next_life() {
+    let mut table = table(10, 2);
+    table.read_exits(key(1), &head(), tally(100));
+    name(&mut table, &identity(1, "web", Some(UUID)));
+    table.end(key(1).into(), Instant::now());
+    table.read_exits(key(2), &head(), tally(50));
+    name(&mut table, &identity(2, "web", Some(UUID)));
+    // A newcomer takes the place of the life that has ended.
+    table.read_exits(key(3), &head(), tally(1));
+    let row = &vms(&mut table)[0];
+    assert_eq!((row.exits["cpuid"], row.carried.exits["cpuid"]), (50, 100));
+}
+
+#[test]
+fn an_idle_vm_yields_to_one_that_runs() {
+    let mut table = table(10, 1);
+    table.meet_vm(key(1).into(), b"idle");
+    table.meet_vm(key(2).into(), b"idle too");
+    let pids =
+        |table: &mut Table| -> Vec<u32> { vms(table).iter().map(|row| row.subject.pid).collect() };
+    assert_eq!(pids(&mut table), [1]);
+    table.read_exits(key(3), &head(), tally(1));
+    assert_eq!(pids(&mut table), [3]);
+}
+
+#[test]
+fn an_answer_about_the_program_before_names_no_vm() {
+    let mut table = table(10, 10);
+    table.read_trap(key(1), &entry("sh", &[(FATAL, 1)]));
+    let asked = table.take_unnamed();
+    assert!(!asked[0].is_vm);
+    // Meanwhile it has become a VMM.
+    table.read_exits(key(1), &head(), tally(1));
+    assert!(table.take_unnamed()[0].is_vm);
+    let first = Identity {
+        is_vm: false,
+        ..identity(1, "sh", None)
+    };
+    table.name(&first);
+    assert!(table.vms().is_empty());
+    table.name(&identity(1, "web", Some(UUID)));
+    assert_eq!(table.vms()[0].vm, "web");
 }
 
 #[test]

@@ -32,6 +32,11 @@ impl VmIds {
         }
     }
 
+    /// Who has an id that is a UUID.
+    pub fn holder(&self, id: &str) -> Option<SubjectId> {
+        self.holders.get(id).copied()
+    }
+
     /// A VM is not known any more.
     pub fn forget(&mut self, vm: SubjectId, id: &str) {
         if self.holders.get(id) == Some(&vm) {

@@ -68,6 +68,11 @@ pub const TESTS: &[Test] = &[
         run: a_taken_port_is_named,
     },
     Test {
+        name: "service::where_pids_mean_nothing_it_does_not_start",
+        needs: &[Root],
+        run: where_pids_mean_nothing_it_does_not_start,
+    },
+    Test {
         name: "service::wrong_flags_are_named",
         needs: &[],
         run: wrong_flags_are_named,
@@ -323,6 +328,37 @@ fn output_of_json(address: &str) -> String {
     let output = output(Command::new(binary()).args(args));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     String::from_utf8(output.stderr).expect("UTF-8")
+}
+
+/// In a pid namespace of its own it would take processes for others, or for gone.
+fn where_pids_mean_nothing_it_does_not_start() {
+    let missing = output(Command::new(binary()).args(["run", "--path.procfs", "/nonexistent"]));
+    let text = String::from_utf8_lossy(&missing.stderr);
+    assert_eq!(missing.status.code(), Some(1), "{text}");
+    assert!(text.contains("--path.procfs"), "{text}");
+    let mut other = Command::new(binary());
+    // SAFETY: a system call with a constant argument. Its child is in the new namespace, but not
+    // this process, which is what its `/proc` tells.
+    unsafe {
+        other.arg("run").pre_exec(|| {
+            if libc::unshare(libc::CLONE_NEWPID) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            match libc::fork() {
+                -1 => Err(io::Error::last_os_error()),
+                0 => Ok(()),
+                child => {
+                    let mut status = 0;
+                    libc::waitpid(child, &raw mut status, 0);
+                    libc::_exit(libc::WEXITSTATUS(status));
+                }
+            }
+        })
+    };
+    let foreign = output(&mut other);
+    let text = String::from_utf8_lossy(&foreign.stderr);
+    assert_eq!(foreign.status.code(), Some(1), "{text}");
+    assert!(text.contains("pid namespace"), "{text}");
 }
 
 fn wrong_flags_are_named() {

@@ -18,7 +18,8 @@ pub struct Found {
 /// could be any name. Only a Kubernetes node that is itself a container of Docker or Podman (kind,
 /// k3d, minikube) is looked into, by its kubelet's folders.
 ///
-/// Nor is a pod believed that a user's manager would have made: its folders are the user's.
+/// Nor is anything believed that a user's manager would have made: its folders are the user's, who
+/// could blame another's container. A rootless container is told by its unit.
 pub fn find(path: &[u8]) -> Found {
     let mut found = Found {
         end: path.len(),
@@ -44,7 +45,8 @@ pub fn find(path: &[u8]) -> Found {
         }
         let inside = found.container.is_some();
         let in_pods = pods_from.is_some();
-        if (!inside || in_pods)
+        if !is_users
+            && (!inside || in_pods)
             && let Some(container) = container(component, &parents, in_pods)
         {
             found.end = end;

@@ -63,12 +63,11 @@ fn docker() {
         container: some(format!("docker://{ID}")),
         ..Layout::default()
     });
-    // Rootless: a user's manager.
+    // Rootless: below a user's manager, where anybody could be blamed, it is but the user's unit.
     let user = "/user.slice/user-1000.slice/user@1000.service";
     check(Layout {
         path: format!("{user}/user.slice/docker-{ID}.scope"),
-        unit: some(format!("docker-{ID}.scope")),
-        container: some(format!("docker://{ID}")),
+        unit: some(format!("user@1000.service/docker-{ID}.scope")),
         ..Layout::default()
     });
 }
@@ -186,19 +185,20 @@ fn a_kubernetes_node_in_a_container() {
 /// podman: libpod/container_internal_linux.go `getOCICgroupPath`; `--cgroups=split`: podman-run(1).
 #[test]
 fn podman() {
+    check(Layout {
+        path: format!("/machine.slice/libpod-{ID}.scope/container"),
+        cgroup: some(format!("/machine.slice/libpod-{ID}.scope")),
+        unit: some(format!("libpod-{ID}.scope")),
+        container: some(format!("podman://{ID}")),
+        ..Layout::default()
+    });
+    // Rootless, as above.
     let user = "/user.slice/user-1000.slice/user@1000.service/user.slice";
-    for (parent, unit) in [
-        ("/machine.slice", format!("libpod-{ID}.scope")),
-        (user, format!("libpod-{ID}.scope")),
-    ] {
-        check(Layout {
-            path: format!("{parent}/libpod-{ID}.scope/container"),
-            cgroup: some(format!("{parent}/libpod-{ID}.scope")),
-            unit: some(unit),
-            container: some(format!("podman://{ID}")),
-            ..Layout::default()
-        });
-    }
+    check(Layout {
+        path: format!("{user}/libpod-{ID}.scope/container"),
+        unit: some(format!("user@1000.service/libpod-{ID}.scope")),
+        ..Layout::default()
+    });
     check(Layout {
         path: format!("/libpod_parent/libpod-{ID}"),
         container: some(format!("podman://{ID}")),
@@ -344,11 +344,10 @@ fn others() {
 /// Names that only look like a container's.
 #[test]
 fn forgeries() {
-    // A pod's folders below a user's manager are the user's.
+    // Folders below a user's manager are the user's.
     let user = "/user.slice/user-1000.slice/user@1000.service";
     check(Layout {
         path: format!("{user}/kubepods/pod{UID}/{ID}"),
-        container: some(ID),
         unit: some("user@1000.service"),
         ..Layout::default()
     });

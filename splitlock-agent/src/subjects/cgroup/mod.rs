@@ -22,7 +22,7 @@ pub struct CgroupIdentity {
     /// Path from the root of the hierarchy, beginning with `/`, cut at the container's or the
     /// machine's own cgroup: what cAdvisor has as `id`.
     pub cgroup: String,
-    /// systemd unit, as `systemctl` names it; the user's unit below `user@UID.service`.
+    /// systemd unit, as `systemctl` names it; a user's own as `user@UID.service/UNIT`.
     pub unit: Option<String>,
     /// Container.
     pub container: Option<Container>,
@@ -112,7 +112,7 @@ pub fn of_path(path: &[u8]) -> CgroupIdentity {
     let found = container::find(path);
     CgroupIdentity {
         cgroup: printable_within(&path[..found.end], PATH_LIMIT),
-        unit: unit::of_path(path).map(|unit| printable_within(unit, NAME_LIMIT)),
+        unit: unit::of_path(path).map(|unit| printable_within(&unit, NAME_LIMIT)),
         container: found.container,
         pod_uid: found.pod_uid,
     }

@@ -19,18 +19,21 @@ const NAME_MAX: usize = 256;
 
 /// The unit as `systemctl` names it: the first component behind the slices (`cg_path_get_unit`,
 /// systemd src/basic/cgroup-util.c, v245), and below `user@UID.service` the user's own unit
-/// (`cg_path_get_user_unit`).
+/// (`cg_path_get_user_unit`), written behind his manager's: a user may call his units like the host's,
+/// and is not to be taken for them.
 ///
 /// The user manager's own processes are in an `init.scope` there. It is called by its service, as
 /// `init.scope` alone is the system's first process.
-pub fn of_path(path: &[u8]) -> Option<&[u8]> {
+pub fn of_path(path: &[u8]) -> Option<Vec<u8>> {
     let (unit, rest) = behind_slices(path)?;
     if !is_user_manager(unit) {
-        return Some(unit);
+        return Some(unit.to_vec());
     }
     match behind_slices(rest) {
-        Some((user_unit, _)) if user_unit != b"init.scope" => Some(user_unit),
-        _ => Some(unit),
+        Some((user_unit, _)) if user_unit != b"init.scope" => {
+            Some([unit, b"/", user_unit].concat())
+        }
+        _ => Some(unit.to_vec()),
     }
 }
 
@@ -117,58 +120,64 @@ mod tests {
 
     use super::*;
 
-    fn unit(path: &str) -> Option<&str> {
-        of_path(path.as_bytes()).map(|unit| std::str::from_utf8(unit).unwrap())
+    fn unit(path: &str) -> Option<String> {
+        of_path(path.as_bytes()).map(|unit| String::from_utf8(unit).unwrap())
     }
 
     /// Paths in the manner of systemd's src/test/test-cgroup-util.c.
     #[test]
     fn slices_are_skipped_and_the_first_unit_counts() {
         assert_eq!(
-            unit("/system.slice/foobar.service/sdfdsaf"),
+            unit("/system.slice/foobar.service/sdfdsaf").as_deref(),
             Some("foobar.service")
         );
         assert_eq!(
-            unit("/system.slice/getty@tty5.service"),
+            unit("/system.slice/getty@tty5.service").as_deref(),
             Some("getty@tty5.service")
         );
         assert_eq!(
-            unit("/getty@tty5.service/getty5"),
+            unit("/getty@tty5.service/getty5").as_deref(),
             Some("getty@tty5.service")
         );
-        assert_eq!(unit("/a.slice/a-b.slice/x.service"), Some("x.service"));
-        assert_eq!(unit("/init.scope"), Some("init.scope"));
-        assert_eq!(unit("/system.slice/_cpu.service"), Some("cpu.service"));
         assert_eq!(
-            unit("/machine.slice/machine-qemu\\x2d1\\x2dweb1.scope/libvirt/emulator"),
+            unit("/a.slice/a-b.slice/x.service").as_deref(),
+            Some("x.service")
+        );
+        assert_eq!(unit("/init.scope").as_deref(), Some("init.scope"));
+        assert_eq!(
+            unit("/system.slice/_cpu.service").as_deref(),
+            Some("cpu.service")
+        );
+        assert_eq!(
+            unit("/machine.slice/machine-qemu\\x2d1\\x2dweb1.scope/libvirt/emulator").as_deref(),
             Some("machine-qemu\\x2d1\\x2dweb1.scope")
         );
-        assert_eq!(unit("/system.slice"), None);
-        assert_eq!(unit("/"), None);
-        assert_eq!(unit("/docker/abc"), None);
-        assert_eq!(unit("/a.slice/getty@.service"), None);
-        assert_eq!(unit("/system.slice/a b.service"), None);
-        assert_eq!(unit("/.service"), None);
+        assert_eq!(unit("/system.slice").as_deref(), None);
+        assert_eq!(unit("/").as_deref(), None);
+        assert_eq!(unit("/docker/abc").as_deref(), None);
+        assert_eq!(unit("/a.slice/getty@.service").as_deref(), None);
+        assert_eq!(unit("/system.slice/a b.service").as_deref(), None);
+        assert_eq!(unit("/.service").as_deref(), None);
     }
 
     #[test]
     fn a_users_unit_is_behind_his_manager() {
         let user = "/user.slice/user-1000.slice/user@1000.service";
         assert_eq!(
-            unit(&format!("{user}/app.slice/app-foo.service/x")),
-            Some("app-foo.service")
+            unit(&format!("{user}/app.slice/app-foo.service/x")).as_deref(),
+            Some("user@1000.service/app-foo.service")
         );
         assert_eq!(
-            unit(&format!("{user}/init.scope")),
+            unit(&format!("{user}/init.scope")).as_deref(),
             Some("user@1000.service")
         );
-        assert_eq!(unit(user), Some("user@1000.service"));
+        assert_eq!(unit(user).as_deref(), Some("user@1000.service"));
         assert_eq!(
-            unit("/user.slice/user-1000.slice/session-3.scope"),
+            unit("/user.slice/user-1000.slice/session-3.scope").as_deref(),
             Some("session-3.scope")
         );
         assert_eq!(
-            unit("/system.slice/user@root.service/a.service"),
+            unit("/system.slice/user@root.service/a.service").as_deref(),
             Some("user@root.service")
         );
     }
@@ -184,8 +193,8 @@ mod tests {
         #[test]
         fn any_path(path: Vec<u8>) {
             if let Some(unit) = of_path(&path) {
-                prop_assert!(unit.len() < NAME_MAX);
-                prop_assert!(unit.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'/'));
+                prop_assert!(unit.len() < 2 * NAME_MAX);
+                prop_assert!(unit.iter().all(u8::is_ascii_graphic));
             }
         }
 
