@@ -33,10 +33,9 @@ use crate::{
     },
     probes::programs::Programs,
     subjects::{
-        SubjectId,
+        SubjectId, death,
         identity::{Identity, Why},
         inquiries::Inquiries,
-        process,
         resolver::Resolver,
         vmm::vcpu::vcpu_number,
     },
@@ -239,13 +238,14 @@ impl Agent {
         }
         // A VM that is started again is named before its last life's end is heard of, if many ended.
         if let Some(rival) = self.table.rival(identity) {
-            match process::start_ticks(&self.facts.paths, rival.pid) {
-                Ok(ticks) if ticks == rival.start_ticks => warn!(
+            if death::has_ended(&self.facts.paths, rival) {
+                self.bury(rival);
+            } else {
+                warn!(
                     pid = identity.subject.pid,
                     rival = rival.pid,
                     "two VMs that run have one UUID; the later one is told by pid and start time"
-                ),
-                _ => self.bury(rival),
+                );
             }
         }
         self.table.name(identity);

@@ -28,6 +28,11 @@ pub const TESTS: &[Test] = &[
         run: a_vm_that_comes_back_goes_on_in_its_series,
     },
     Test {
+        name: "names::a_vm_that_was_killed_leaves_its_uuid_at_once",
+        needs: &[Root, Kvm],
+        run: a_vm_that_was_killed_leaves_its_uuid_at_once,
+    },
+    Test {
         name: "names::hostile_names_stay_names",
         needs: &[Root, Kvm],
         run: hostile_names_stay_names,
@@ -390,6 +395,29 @@ fn a_vm_that_comes_back_goes_on_in_its_series() {
         rows.iter().filter(|row| row["id"] == id.as_str()).count() == 1
     });
     assert_eq!(agent.metrics().count(&port_exits("back", &id)), 17);
+}
+
+/// Its next life is named right, whether or not the agent has heard of the end by then.
+fn a_vm_that_was_killed_leaves_its_uuid_at_once() {
+    let agent = Agent::start(&[]);
+    let uuid = uuid(std::process::id() + 2);
+    let id = uuid.to_lowercase();
+    let guise = Guise::new(
+        "qemu-system-x86_64",
+        &format!("-name guest=killed -uuid {uuid}"),
+    );
+    let mut lives = vec![];
+    for life in 1..=5 {
+        let mut child = Child::spawn_as(&port_io(10), "vmm-killed", &guise);
+        child.run();
+        let exits = agent.metrics().count(&port_exits("killed", &id));
+        assert_eq!(exits, 10 * life, "life {life}");
+        let pid = i32::try_from(child.pid()).expect("a pid");
+        // SAFETY: the pid is that of a child that nobody has waited for.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        // It stays a zombie.
+        lives.push(child);
+    }
 }
 
 /// Names that want to be markup, other labels, other lines, or other VMs.
