@@ -9,7 +9,7 @@ mod show;
 mod vms;
 mod waiting;
 
-use std::{future::pending, io, time::Instant};
+use std::{future::pending, io, sync::Arc, time::Instant};
 
 use aya::maps::MapError;
 use splitlock_common::{
@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// A question: what is there to show? The answer fails only if the kernel refuses a ledger.
-pub type Request = oneshot::Sender<Result<Snapshot, MapError>>;
+pub type Request = oneshot::Sender<Result<Arc<Snapshot>, MapError>>;
 
 /// The agent's state. One task owns it.
 struct Agent {

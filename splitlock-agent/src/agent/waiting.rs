@@ -1,6 +1,6 @@
 //! Requests that wait for the names of new subjects.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -55,10 +55,10 @@ impl Agent {
         let Some((_, ledgers)) = waiting.read.take() else {
             return;
         };
-        let snapshot = self.snapshot(ledgers);
+        let snapshot = Arc::new(self.snapshot(ledgers));
         for request in waiting.requests.drain(..) {
             // Nobody waits any more where the connection was closed.
-            let _ = request.send(Ok(snapshot.clone()));
+            let _ = request.send(Ok(Arc::clone(&snapshot)));
         }
     }
 }

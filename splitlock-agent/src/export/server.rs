@@ -22,6 +22,7 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::{sleep, timeout},
 };
+use tower_http::{CompressionLevel, compression::CompressionLayer};
 use tracing::{debug, warn};
 
 use super::{exposition, page};
@@ -75,7 +76,8 @@ impl Server {
             .route("/api/v1/snapshot", get(api_snapshot))
             .route("/healthz", get(health))
             .route("/readyz", get(health))
-            .with_state(shared);
+            .with_state(shared)
+            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest));
         Ok(Self {
             listener: TcpListener::bind(address).await?,
             router,
@@ -126,7 +128,7 @@ async fn serve_connection(stream: TcpStream, router: Router) -> hyper::Result<()
 }
 
 /// Asks the agent.
-async fn ask(shared: &Shared) -> Result<Snapshot, Failure> {
+async fn ask(shared: &Shared) -> Result<Arc<Snapshot>, Failure> {
     let (answer, snapshot) = oneshot::channel();
     let asked = async {
         shared

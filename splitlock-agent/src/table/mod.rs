@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque, btree_map::Entry},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -57,7 +58,7 @@ const KINDS: [&str; 3] = ["process", "vm", "workload"];
 pub struct Table {
     retention: Duration,
     /// In the order of pids.
-    subjects: BTreeMap<SubjectId, Subject>,
+    subjects: BTreeMap<SubjectId, Box<Subject>>,
     /// Those that have ended, in that order.
     ended: VecDeque<(Instant, SubjectId)>,
     places: [Places; 2],
@@ -123,7 +124,7 @@ impl Table {
     ) -> bool {
         let (subject, is_new) = match self.subjects.entry(key.into()) {
             Entry::Occupied(occupied) => (occupied.into_mut(), false),
-            Entry::Vacant(vacant) => (vacant.insert(make()), true),
+            Entry::Vacant(vacant) => (vacant.insert(Box::new(make())), true),
         };
         // The kernel log, or KVM, may have told of it first. If it has ended meanwhile, its place in
         // the ledger is still to be freed; or it was taken for ended and is not. It is as good as new.
@@ -139,7 +140,7 @@ impl Table {
         let is_new = !self.subjects.contains_key(&id);
         self.subjects
             .entry(id)
-            .or_insert_with(|| Subject::outside_ledgers(id, comm))
+            .or_insert_with(|| Box::new(Subject::outside_ledgers(id, comm)))
             .has_vm = true;
         self.changed(id);
         is_new
@@ -175,7 +176,10 @@ impl Table {
         self.added[event.index()] += 1;
         let (subject, is_new) = match self.subjects.entry(id) {
             Entry::Occupied(occupied) => (occupied.into_mut(), false),
-            Entry::Vacant(vacant) => (vacant.insert(Subject::outside_ledgers(id, comm)), true),
+            Entry::Vacant(vacant) => (
+                vacant.insert(Box::new(Subject::outside_ledgers(id, comm))),
+                true,
+            ),
         };
         subject.add_event(event, boot_ns);
         self.changed(id);
@@ -228,7 +232,7 @@ impl Table {
             && let Some(heir) = self.heir(id, guest)
             && let Some(heir) = self.subjects.get_mut(&heir)
         {
-            heir.carried[usize::from(guest)].add(&left);
+            heir.inherit(guest, &left);
             let heir = heir.id;
             self.note_who_yields(heir);
         }
@@ -379,7 +383,7 @@ impl Table {
 /// What ended subjects leave to those that go on with their series, by the series' labels.
 #[derive(Default)]
 struct Heirs {
-    processes: HashMap<(u32, String), Carried>,
+    processes: HashMap<(u32, Arc<str>), Carried>,
     vms: HashMap<(String, String), Carried>,
 }
 
@@ -412,8 +416,10 @@ impl Heirs {
             .filter(|_| subject.vm == Place::Held)
             .and_then(|labels| self.vms.remove(&(labels.name.clone(), labels.id.clone())));
         let inherits = process.is_some() || vm.is_some();
-        for (kind, carried) in [(PROCESS, process), (VM, vm)] {
-            subject.carried[kind].add(&carried.unwrap_or_default());
+        for (guest, left) in [(false, process), (true, vm)] {
+            if let Some(left) = left {
+                subject.inherit(guest, &left);
+            }
         }
         inherits
     }

@@ -39,7 +39,7 @@ impl Table {
                 subject.asked = [false, true].map(|guest| subject.belongs(guest));
                 Some(Question {
                     subject: id,
-                    comm: subject.comm.clone(),
+                    comm: subject.comm.to_string(),
                     cgroup_id: subject.cgroup_id,
                     is_vm: subject.belongs(true),
                 })
@@ -78,13 +78,13 @@ impl Table {
         let Some(subject) = self.subjects.get_mut(&id) else {
             return;
         };
-        subject.labels = Some(VmLabels {
+        subject.labels = Some(Box::new(VmLabels {
             name: naming.name.clone(),
             id: vm_id,
             vmm: naming.vmm,
             named_by: naming.evidence,
             owner,
-        });
+        }));
     }
 
     /// An id has one name at a time: ended VMs that had another go now.
@@ -119,14 +119,13 @@ impl Table {
         let now = Instant::now();
         if subject.workload == Membership::None && subject.locks(false) > 0 {
             let key = WorkloadKey {
-                comm: subject.comm.clone(),
-                unit: owner.workload_unit().to_owned(),
+                comm: Arc::clone(&subject.comm),
+                unit: owner.workload_unit().into(),
             };
-            subject.workload = if self.workloads.join(&key, now) {
-                Membership::Member(key)
-            } else {
-                Membership::Overflow
-            };
+            subject.workload = self
+                .workloads
+                .join(key, now)
+                .map_or(Membership::Overflow, Membership::Member);
         }
         let news = subject.settle();
         if let Membership::Member(key) = &subject.workload {

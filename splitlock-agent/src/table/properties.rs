@@ -109,8 +109,12 @@ fn series(table: &Table) -> BTreeMap<(String, u32), u64> {
     let mut series = BTreeMap::new();
     for row in table.processes() {
         let own: u64 = row.traps.iter().map(|trap| trap.count).sum();
-        *series.entry((row.comm, row.subject.pid)).or_default() +=
-            own + row.carried.events[FATAL.index()];
+        *series
+            .entry((row.comm.to_string(), row.subject.pid))
+            .or_default() += own
+            + row
+                .carried
+                .map_or(0, |carried| carried.events[FATAL.index()]);
     }
     series
 }
@@ -171,7 +175,7 @@ proptest! {
             let before = series(&table);
             let shown = |table: &Table| -> u64 {
                 let held = table.subjects.values().filter(|subject| subject.process == Place::Held);
-                held.map(|subject| subject.locks(false) + subject.carried[PROCESS].events[FATAL.index()])
+                held.map(|subject| subject.shown_locks(false))
                     .sum::<u64>()
             };
             match step {

@@ -8,7 +8,7 @@ use super::{
     KINDS, PROCESS, Table, VM, WORKLOAD,
     place::Place,
     snapshot::{Fullness, ProcessRow, TrapCount, VmRow, WorkloadRow},
-    subject::{Membership, Subject},
+    subject::Membership,
 };
 
 impl Table {
@@ -25,28 +25,22 @@ impl Table {
         self.host.events[event.index()] + self.added[event.index()]
     }
 
-    /// The processes with series, once they are named.
+    /// The processes with series, once they are named; in the order of pids.
     pub fn processes(&self) -> Vec<ProcessRow> {
-        let mut rows: Vec<ProcessRow> = self
-            .subjects
+        self.subjects
             .values()
             .filter(|subject| subject.process == Place::Held && !subject.is_unnamed(false))
-            .map(Subject::process_row)
-            .collect();
-        rows.sort_by_key(|row| row.subject);
-        rows
+            .map(|subject| subject.process_row())
+            .collect()
     }
 
-    /// The VMs with series, once they are named.
+    /// The VMs with series, once they are named; in the order of pids.
     pub fn vms(&self) -> Vec<VmRow> {
-        let mut rows: Vec<VmRow> = self
-            .subjects
+        self.subjects
             .values()
             .filter(|subject| subject.vm == Place::Held && !subject.is_unnamed(true))
-            .map(Subject::vm_row)
-            .collect();
-        rows.sort_by_key(|row| row.subject);
-        rows
+            .map(|subject| subject.vm_row())
+            .collect()
     }
 
     /// The workloads.

@@ -144,9 +144,9 @@ impl From<&Identity> for Owner {
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkloadRow {
     /// The group leader's comm.
-    pub comm: String,
+    pub comm: Arc<str>,
     /// The container's id, else the systemd unit, else empty.
-    pub unit: String,
+    pub unit: Arc<str>,
     /// Trapped locks of their own code.
     pub traps: Vec<TrapCount>,
 }
@@ -158,7 +158,7 @@ pub struct ProcessRow {
     #[serde(flatten)]
     pub subject: SubjectId,
     /// The group leader's comm at the first event.
-    pub comm: String,
+    pub comm: Arc<str>,
     /// Whose it is.
     #[serde(flatten)]
     pub owner: Arc<Owner>,
@@ -177,7 +177,7 @@ pub struct ProcessRow {
     /// What earlier processes of the same pid and comm left behind: they share their series with
     /// this one, and a counter must not go back.
     #[serde(skip)]
-    pub carried: Carried,
+    pub carried: Option<Box<Carried>>,
 }
 
 /// One VM.
@@ -220,7 +220,7 @@ pub struct VmRow {
     /// What earlier VMs of the same name and id left behind: they share their series with this one,
     /// and a counter must not go back.
     #[serde(skip)]
-    pub carried: Carried,
+    pub carried: Option<Box<Carried>>,
 }
 
 /// How full a bounded set is.

@@ -34,7 +34,7 @@ pub struct Subject {
     /// Who it is.
     pub id: SubjectId,
     /// The group leader's comm when it was first heard of; it stays.
-    pub comm: String,
+    pub comm: Arc<str>,
     /// Id of its cgroup in the v2 hierarchy when it was first heard of; 0 where nobody told it.
     pub cgroup_id: u64,
     /// Its identity in the ledgers; `None` for one that no ledger told of.
@@ -50,9 +50,9 @@ pub struct Subject {
     /// Whose it is, once asked: as a process.
     pub owner: Option<Arc<Owner>>,
     /// What it is called as a VM, once asked.
-    pub labels: Option<VmLabels>,
+    pub labels: Option<Box<VmLabels>>,
     /// What it took over from earlier subjects with its labels: as a process, as a VM.
-    pub carried: [Carried; 2],
+    pub carried: [Option<Box<Carried>>; 2],
     /// Whether somebody was asked what it is called: as a process, as a VM.
     pub asked: [bool; 2],
     /// Whether it was seen to have a VM, be it one that has not run yet.
@@ -66,9 +66,9 @@ pub struct Subject {
     /// Of earlier entries.
     past_delay_ns: [u64; 2],
     last_ns: [u64; 2],
-    exits: Option<ExitTally>,
+    exits: Option<Box<ExitTally>>,
     /// Of earlier rows.
-    past_exits: Option<ExitTally>,
+    past_exits: Option<Box<ExitTally>>,
     /// Whether it had locks when its place was last considered: own code, guest code.
     had_locks: [bool; 2],
 }
@@ -104,7 +104,7 @@ impl Subject {
     fn new(id: SubjectId, comm: &[u8], cgroup_id: u64, key: Option<SubjectKey>) -> Self {
         Self {
             id,
-            comm: printable(comm),
+            comm: printable(comm).into(),
             cgroup_id,
             key,
             ended: None,
@@ -168,7 +168,7 @@ impl Subject {
         if let Some(past) = &self.past_exits {
             tally.add(past);
         }
-        self.exits = Some(tally);
+        self.exits = Some(Box::new(tally));
     }
 
     /// Its places in the ledgers were freed: if it counts again, then from 0 and on top of this.
@@ -271,9 +271,13 @@ impl Subject {
 
     /// The locks that its series show: its own, and those that were left to it.
     pub fn shown_locks(&self, guest: bool) -> u64 {
-        let carried = &self.carried[usize::from(guest)].events;
-        let left = Event::ALL.iter().filter(|event| event.is_lock());
-        self.locks(guest) + left.map(|event| carried[event.index()]).sum::<u64>()
+        let left = self.carried[usize::from(guest)]
+            .as_deref()
+            .map_or(0, |carried| {
+                let locks = Event::ALL.iter().filter(|event| event.is_lock());
+                locks.map(|event| carried.events[event.index()]).sum()
+            });
+        self.locks(guest) + left
     }
 
     /// The locks of its own code that its workload has not been told of.
@@ -297,6 +301,13 @@ impl Subject {
         unix_seconds(self.id.start_ticks * TICK_NS)
     }
 
+    /// Takes over what an earlier subject with its labels left: as a process, or as a VM.
+    pub fn inherit(&mut self, guest: bool, left: &Carried) {
+        self.carried[usize::from(guest)]
+            .get_or_insert_default()
+            .add(left);
+    }
+
     /// What a later subject with its labels goes on from: as a process, or as a VM.
     pub fn carry(&self, guest: bool) -> Carried {
         let side = usize::from(guest);
@@ -310,7 +321,9 @@ impl Subject {
         if guest {
             (own.exits, own.userspace_exits) = self.exits_by_reason();
         }
-        own.add(&self.carried[side]);
+        if let Some(carried) = &self.carried[side] {
+            own.add(carried);
+        }
         own
     }
 
@@ -318,7 +331,7 @@ impl Subject {
     pub fn process_row(&self) -> ProcessRow {
         ProcessRow {
             subject: self.id,
-            comm: self.comm.clone(),
+            comm: Arc::clone(&self.comm),
             owner: self.owner.clone().unwrap_or_default(),
             started_at: self.started_at(),
             alive: self.ended.is_none(),
@@ -332,8 +345,8 @@ impl Subject {
 
     /// It as a VM.
     pub fn vm_row(&self) -> VmRow {
-        let labels = self.labels.clone().unwrap_or_else(|| VmLabels {
-            name: self.comm.clone(),
+        let labels = self.labels.as_deref().cloned().unwrap_or_else(|| VmLabels {
+            name: self.comm.to_string(),
             id: self.id.label(),
             vmm: Vmm::Other,
             named_by: Evidence::Comm,

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,9 +15,9 @@ use super::snapshot::{Fullness, TrapCount, WorkloadRow};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkloadKey {
     /// The group leader's comm.
-    pub comm: String,
+    pub comm: Arc<str>,
     /// The container's id, else the systemd unit, else nothing.
-    pub unit: String,
+    pub unit: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -47,21 +48,25 @@ impl Workloads {
         }
     }
 
-    /// Takes a subject in. False if there is no place: its locks go to the overflow.
+    /// Takes a subject in, and gives the key to be kept, which shares its texts with the set's. `None`
+    /// if there is no place: its locks go to the overflow.
     ///
     /// At the limit the workload that has been quiet for longest makes room, if that is long enough
     /// for its last counts to have been seen, and none of its subjects is in the table any more.
-    pub fn join(&mut self, key: &WorkloadKey, now: Instant) -> bool {
-        if !self.workloads.contains_key(key) && !self.make_room(now) {
-            return false;
-        }
+    pub fn join(&mut self, key: WorkloadKey, now: Instant) -> Option<WorkloadKey> {
+        let known = self.workloads.get_key_value(&key);
+        let key = match known.map(|(known, _)| known.clone()) {
+            Some(known) => known,
+            None if self.make_room(now) => key,
+            None => return None,
+        };
         let workload = self.workloads.entry(key.clone()).or_insert(Workload {
             counts: [0; Event::COUNT],
             members: 0,
             changed: now,
         });
         workload.members += 1;
-        true
+        Some(key)
     }
 
     fn make_room(&mut self, now: Instant) -> bool {
@@ -104,8 +109,8 @@ impl Workloads {
             .workloads
             .iter()
             .map(|(key, workload)| WorkloadRow {
-                comm: key.comm.clone(),
-                unit: key.unit.clone(),
+                comm: Arc::clone(&key.comm),
+                unit: Arc::clone(&key.unit),
                 traps: TrapCount::of_side(false, |event| workload.counts[event.index()]),
             })
             .collect();
@@ -130,8 +135,8 @@ mod tests {
 
     fn key(comm: &str) -> WorkloadKey {
         WorkloadKey {
-            comm: comm.to_owned(),
-            unit: "web.service".to_owned(),
+            comm: comm.into(),
+            unit: "web.service".into(),
         }
     }
 
@@ -145,7 +150,12 @@ mod tests {
         workloads
             .rows()
             .into_iter()
-            .map(|row| (row.comm, row.traps.iter().map(|trap| trap.count).sum()))
+            .map(|row| {
+                (
+                    row.comm.to_string(),
+                    row.traps.iter().map(|trap| trap.count).sum(),
+                )
+            })
             .collect()
     }
 
@@ -156,7 +166,7 @@ mod tests {
         let mut workloads = Workloads::new(1, REST);
         let now = Instant::now();
         for _ in 0..3 {
-            assert!(workloads.join(&key("a"), now));
+            assert!(workloads.join(key("a"), now).is_some());
             workloads.add(&key("a"), &events(2), now);
             workloads.leave(&key("a"));
         }
@@ -169,16 +179,22 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         for comm in ["a", "b", "c"] {
-            assert!(workloads.join(&key(comm), start));
+            assert!(workloads.join(key(comm), start).is_some());
             workloads.add(&key(comm), &events(1), start);
         }
-        assert!(!workloads.join(&key("d"), after(5000)), "all have subjects");
+        assert!(
+            workloads.join(key("d"), after(5000)).is_none(),
+            "all have subjects"
+        );
         workloads.leave(&key("b"));
         workloads.leave(&key("a"));
         // `c` has been as quiet, but still has a subject.
         workloads.add(&key("b"), &events(1), after(10));
-        assert!(!workloads.join(&key("d"), after(899)), "none has rested");
-        assert!(workloads.join(&key("d"), after(900)));
+        assert!(
+            workloads.join(key("d"), after(899)).is_none(),
+            "none has rested"
+        );
+        assert!(workloads.join(key("d"), after(900)).is_some());
         let names: Vec<String> = counts(&workloads).into_iter().map(|row| row.0).collect();
         assert_eq!(names, ["b", "c", "d"]);
         assert_eq!(workloads.fullness().used, 3);
@@ -186,6 +202,7 @@ mod tests {
 
     #[test]
     fn no_limit_is_too_small() {
-        assert!(!Workloads::new(0, REST).join(&key("a"), Instant::now()));
+        let mut workloads = Workloads::new(0, REST);
+        assert!(workloads.join(key("a"), Instant::now()).is_none());
     }
 }

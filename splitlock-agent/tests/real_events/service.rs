@@ -38,6 +38,11 @@ pub const TESTS: &[Test] = &[
         run: answers,
     },
     Test {
+        name: "service::it_answers_with_gzip_where_that_is_taken",
+        needs: &[Root],
+        run: it_answers_with_gzip_where_that_is_taken,
+    },
+    Test {
         name: "service::silent_clients_do_not_hold_it_up",
         needs: &[Root],
         run: silent_clients_do_not_hold_it_up,
@@ -160,6 +165,40 @@ fn answers() {
         matches!(posted, Err(ureq::Error::StatusCode(405))),
         "{posted:?}"
     );
+}
+
+/// Asks for the metrics as a client that takes `encodings`; gives the head and the body.
+fn ask(agent: &Agent, encodings: &str) -> (String, Vec<u8>) {
+    let mut stream = TcpStream::connect(agent.address()).expect("the agent listens");
+    let request =
+        format!("GET /metrics HTTP/1.0\r\nHost: localhost\r\nAccept-Encoding: {encodings}\r\n\r\n");
+    stream
+        .write_all(request.as_bytes())
+        .expect("the agent reads");
+    let mut answer = vec![];
+    stream.read_to_end(&mut answer).expect("the agent closes");
+    let end = answer
+        .windows(4)
+        .position(|bytes| bytes == b"\r\n\r\n")
+        .expect("a head");
+    let body = answer.split_off(end + 4);
+    (String::from_utf8_lossy(&answer).to_lowercase(), body)
+}
+
+fn it_answers_with_gzip_where_that_is_taken() {
+    let agent = Agent::start(&[]);
+    // As Prometheus asks.
+    let (head, packed) = ask(&agent, "gzip");
+    assert!(head.contains("\r\ncontent-encoding: gzip\r\n"), "{head}");
+    assert!(head.contains("\r\nvary: accept-encoding\r\n"), "{head}");
+    for encodings in ["identity", "gzip;q=0", "br"] {
+        let (head, plain) = ask(&agent, encodings);
+        assert!(!head.contains("content-encoding"), "{encodings}: {head}");
+        assert!(plain.starts_with(b"# HELP splitlock_"), "{encodings}");
+        assert!(packed.len() * 3 < plain.len(), "{}", packed.len());
+    }
+    // The tests' client takes it as well, and unpacks it.
+    assert_eq!(agent.metrics().family("splitlock_build_info").len(), 1);
 }
 
 /// Half a request, and then nothing; bytes that are no request.

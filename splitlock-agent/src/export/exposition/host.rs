@@ -2,15 +2,15 @@
 
 use splitlock_common::Mode;
 
-use super::series::Series;
+use super::text::Text;
 use crate::{
     export::metrics,
     table::snapshot::{Snapshot, TrapCount},
 };
 
 /// All of them.
-pub fn series(snapshot: &Snapshot) -> Vec<Series> {
-    let mut traps = Series::of(&metrics::HOST_TRAPS);
+pub fn write(snapshot: &Snapshot, text: &mut Text) {
+    let mut traps = text.family(&metrics::HOST_TRAPS);
     for TrapCount {
         origin,
         trap,
@@ -18,42 +18,39 @@ pub fn series(snapshot: &Snapshot) -> Vec<Series> {
         count,
     } in &snapshot.host_traps
     {
-        traps.add(&[origin, trap, outcome], *count as f64);
+        traps.add(&[origin, trap, outcome], count);
     }
-    let mut overflow = Series::of(&metrics::OVERFLOW_TRAPS);
+    let mut overflow = text.family(&metrics::OVERFLOW_TRAPS);
     for (kind, count) in &snapshot.overflow_traps {
-        overflow.add(&[kind], *count as f64);
+        overflow.add(&[kind], count);
     }
-    let mut mode = Series::of(&metrics::DETECTION_MODE);
+    let mut mode = text.family(&metrics::DETECTION_MODE);
     for known in Mode::ALL {
         let is_it = known.name() == snapshot.host.detection_mode;
-        mode.add(&[known.name()], f64::from(u8::from(is_it)));
+        mode.add(&[&known.name()], u8::from(is_it));
     }
-    let mut source = Series::of(&metrics::DETECTION_SOURCE);
-    source.add(&[snapshot.host.detection_source], 1.0);
-    let mut sees = Series::of(&metrics::SEES);
+    text.family(&metrics::DETECTION_SOURCE)
+        .add(&[&snapshot.host.detection_source], 1);
+    let mut sees = text.family(&metrics::SEES);
     for (origin, sees_it) in &snapshot.host.sees {
-        sees.add(&[origin], f64::from(u8::from(*sees_it)));
+        sees.add(&[origin], u8::from(*sees_it));
     }
-    let mut changes = Series::of(&metrics::DETECTION_CHANGES);
-    changes.add(&[], snapshot.host.changes as f64);
-    let mut features = Series::of(&metrics::CPU_FEATURE);
+    text.family(&metrics::DETECTION_CHANGES)
+        .add(&[], snapshot.host.changes);
+    let mut features = text.family(&metrics::CPU_FEATURE);
     for (feature, has) in &snapshot.host.cpu_features {
-        features.add(&[feature], f64::from(u8::from(*has)));
+        features.add(&[feature], u8::from(*has));
     }
-    let mut mitigation = Series::of(&metrics::MITIGATION_ENABLED);
     if let Some(enabled) = snapshot.host.mitigation {
-        mitigation.add(&[], f64::from(u8::from(enabled)));
+        text.family(&metrics::MITIGATION_ENABLED)
+            .add(&[], u8::from(enabled));
     }
-    let mut reports = Series::of(&metrics::KERNEL_LOG_REPORTS);
+    let mut reports = text.family(&metrics::KERNEL_LOG_REPORTS);
     for (trap, count) in &snapshot.kernel_log_reports {
-        reports.add(&[trap], *count as f64);
+        reports.add(&[trap], count);
     }
-    let mut history = Series::of(&metrics::KERNEL_LOG_HISTORY);
+    let mut history = text.family(&metrics::KERNEL_LOG_HISTORY);
     for (trap, count) in snapshot.kernel_log_history.iter().flatten() {
-        history.add(&[trap], *count as f64);
+        history.add(&[trap], count);
     }
-    vec![
-        traps, overflow, mode, source, sees, changes, features, mitigation, reports, history,
-    ]
 }

@@ -263,7 +263,10 @@ fn a_reused_pid_with_the_same_comm_goes_on_from_the_old_value() {
             .iter()
             .map(|row| {
                 row.traps.iter().map(|trap| trap.count).sum::<u64>()
-                    + row.carried.events[FATAL.index()]
+                    + row
+                        .carried
+                        .as_ref()
+                        .map_or(0, |carried| carried.events[FATAL.index()])
             })
             .sum()
     };

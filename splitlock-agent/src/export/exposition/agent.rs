@@ -1,0 +1,56 @@
+//! The agent's own series: its hooks, its losses, how full everything is.
+
+use super::text::Text;
+use crate::{
+    export::metrics,
+    table::snapshot::{ProbeRow, Snapshot},
+};
+
+/// All of them.
+pub fn write(snapshot: &Snapshot, text: &mut Text) {
+    let mut attached = text.family(&metrics::PROBE_ATTACHED);
+    for ProbeRow {
+        probe, via, counts, ..
+    } in &snapshot.probes
+    {
+        match via {
+            Some(via) => attached.add(&[probe, via, counts], 1),
+            None => attached.add(&[probe, &"none", &"none"], 0),
+        }
+    }
+    let mut missed = text.family(&metrics::PROBE_MISSED);
+    for row in &snapshot.probes {
+        if let Some(count) = row.missed {
+            missed.add(&[&row.probe], count);
+        }
+    }
+    let mut lost = text.family(&metrics::LOST);
+    for (cause, count) in &snapshot.lost {
+        lost.add(&[cause], count);
+    }
+    for (family, limits, fullness) in [
+        (
+            &metrics::TRACKED,
+            &metrics::TRACKED_LIMIT,
+            &snapshot.tracked,
+        ),
+        (&metrics::LEDGER, &metrics::LEDGER_LIMIT, &snapshot.ledgers),
+    ] {
+        let mut used = text.family(family);
+        for (kind, fullness) in fullness {
+            used.add(&[kind], fullness.used);
+        }
+        let mut limit = text.family(limits);
+        for (kind, fullness) in fullness {
+            limit.add(&[kind], fullness.limit);
+        }
+    }
+    text.family(&metrics::BUILD_INFO).add(
+        &[
+            &env!("CARGO_PKG_VERSION"),
+            &env!("SPLITLOCK_REVISION"),
+            &env!("SPLITLOCK_RUST_VERSION"),
+        ],
+        1,
+    );
+}
