@@ -138,6 +138,12 @@ pub struct RunOptions {
     )]
     pub kvm_exits: KvmExits,
 
+    /// Have the kernel count the runs of the BPF programs, and the time in them, for
+    /// `splitlock_probe_runs_total` and `splitlock_probe_run_seconds_total`. It does so for all
+    /// programs of the host, and each run then costs some 20 to 30 ns more.
+    #[arg(long = "probe-statistics")]
+    pub probe_statistics: bool,
+
     /// How long the series of an ended process or VM stay, such as `15m`, `90s`, `1h`.
     #[arg(
         long = "retention",

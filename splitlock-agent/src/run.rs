@@ -1,6 +1,6 @@
 //! The daemon: from the command line to the end of the last connection.
 
-use std::{io::IsTerminal as _, pin::pin};
+use std::{io::IsTerminal as _, os::fd::OwnedFd, pin::pin};
 
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
@@ -112,6 +112,7 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
         .await
         .with_context(|| format!("listening on {}", options.listen_address))?;
 
+    let statistics = options.probe_statistics.then(statistics).flatten();
     let paths = paths(options);
     let opened = KernelLog::open(&paths.rootfs);
     let log_state = match &opened {
@@ -155,6 +156,7 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
     let facts = Facts {
         watched_limit: descriptors
             .map_or(u64::MAX, |limit| limit.saturating_sub(RESERVED_DESCRIPTORS)),
+        probe_statistics: statistics.is_some(),
         ..facts(host, sizes, &probes, paths)
     };
     let agent = pin!(agent::run(sources, table, facts, monitor, questions));
@@ -167,6 +169,18 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
     }
     // The programs and maps end with the agent, which owns them.
     Ok(())
+}
+
+/// Has the kernel count runs of BPF programs, as long as the descriptor is open.
+fn statistics() -> Option<OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime)
+        .inspect_err(|error| {
+            warn!(
+                %error,
+                "the kernel counts no runs of the programs: it needs Linux 5.8 and CAP_SYS_ADMIN"
+            );
+        })
+        .ok()
 }
 
 fn sizes(options: &RunOptions) -> Sizes {
@@ -229,6 +243,8 @@ fn facts(host: &Host, sizes: Sizes, probes: &[Probe], paths: Paths) -> Facts {
         kernel_version: host.kernel_version(),
         trap_entries: sizes.trap_entries as usize,
         exit_rows: sizes.exit_rows as usize,
+        record_bytes: sizes.record_bytes.into(),
+        probe_statistics: false,
         watched_limit: u64::MAX,
         probes: probes.to_vec(),
         paths,

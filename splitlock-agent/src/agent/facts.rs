@@ -27,6 +27,10 @@ pub struct Facts {
     pub trap_entries: usize,
     /// Rows of the exit ledger.
     pub exit_rows: usize,
+    /// Bytes of the ring buffer.
+    pub record_bytes: u64,
+    /// Whether the kernel counts the programs' runs and time.
+    pub probe_statistics: bool,
     /// Subjects that may be watched at a time: each takes a descriptor.
     pub watched_limit: u64,
     /// The hooks.

@@ -53,6 +53,8 @@ struct Agent {
     mode_address: Option<u64>,
     programs: Programs,
     ledgers: Ledgers,
+    /// `None` once it cannot be read any more.
+    records: Option<Records>,
     vcpus: Vcpus,
     /// Claims of rows that were seen when rows were given back last.
     reclaimed_at: u64,
@@ -85,7 +87,6 @@ pub async fn run(
 ) {
     let (deaths, mut dead) = mpsc::unbounded_channel();
     let mut kernel_log = sources.kernel_log;
-    let mut records_source = Some(sources.records);
     let mut mode_address = Some(sources.mode_address);
     let mut vm_watch = VmWatch::start(sources.vm_events, facts.paths.clone());
     let mut waiting = Waiting::default();
@@ -97,6 +98,7 @@ pub async fn run(
         mode_address: None,
         programs: sources.programs,
         ledgers: sources.ledgers,
+        records: Some(sources.records),
         vcpus: Vcpus::default(),
         reclaimed_at: 0,
         table,
@@ -134,14 +136,14 @@ pub async fn run(
                 agent.watched -= 1;
                 agent.bury(subject);
             }
-            result = next_records(&mut records_source, &mut records) => match result {
+            result = next_records(&mut agent.records, &mut records) => match result {
                 Ok(()) => {
                     agent.take_records(&mut records);
                     agent.find_the_untold();
                 }
                 Err(error) => {
                     warn!(%error, "the ring buffer cannot be read any more; counts go on, stories end");
-                    records_source = None;
+                    agent.records = None;
                 }
             },
             found = vm_watch.next() => agent.meet_vms(&found),

@@ -16,8 +16,10 @@ use crate::{
         cpu::CpuFeatures,
     },
     memory,
-    probes::{Probe, catalogue::Via, meaning},
-    table::snapshot::{Fullness, HostFacts, LedgerFullness, ProbeRow, SCHEMA, Snapshot},
+    probes::{Probe, catalogue::Via, cost::Cost, meaning},
+    table::snapshot::{
+        Fullness, HostFacts, LedgerFullness, ProbeRow, ProbeRuns, RecordRing, SCHEMA, Snapshot,
+    },
 };
 
 /// Subjects that are worth giving their memory back once most of them have gone.
@@ -40,6 +42,11 @@ impl Agent {
             lost: self.table.lost(),
             tracked: self.table.tracked(),
             ledgers,
+            record_ring: self.records.as_ref().map(|records| RecordRing {
+                used_bytes: records.waiting(),
+                peak_bytes: records.peak(),
+                size_bytes: self.facts.record_bytes,
+            }),
             probes: self.probes(),
             kernel_log_reports: self.log_reports.by_name(),
             kernel_log_history: self.log_history.map(LogReports::by_name),
@@ -121,7 +128,7 @@ impl Agent {
     }
 
     fn probes(&self) -> Vec<ProbeRow> {
-        let missed: HashMap<Hook, u64> = self.programs.missed().collect();
+        let costs: HashMap<Hook, Cost> = self.programs.costs().collect();
         let mode = self.monitor.detection().mode;
         let row = |probe: &Probe| {
             let Probe {
@@ -131,6 +138,7 @@ impl Agent {
                 counts_exits: _,
                 refusals,
             } = probe;
+            let cost = costs.get(hook);
             ProbeRow {
                 probe: hook.name(),
                 via: via.map(Via::name),
@@ -139,7 +147,13 @@ impl Agent {
                     .iter()
                     .map(|refusal| format!("{}: {}", refusal.via.name(), refusal.reason))
                     .collect(),
-                missed: missed.get(hook).copied(),
+                missed: cost.map(|cost| cost.missed),
+                runs: cost
+                    .filter(|_| self.facts.probe_statistics)
+                    .map(|cost| ProbeRuns {
+                        runs: cost.runs,
+                        nanoseconds: cost.run_ns,
+                    }),
             }
         };
         self.facts.probes.iter().map(row).collect()

@@ -84,6 +84,10 @@ families! {
         "Whether a hook is attached, how, and what its count means.";
     PROBE_MISSED: COUNTER "splitlock_probe_missed_total" ["probe"]
         "How often the kernel skipped a hook's programs, as they were running on that CPU already. Such events are not counted elsewhere. Kernels before 5.12 do not tell.";
+    PROBE_RUNS: COUNTER "splitlock_probe_runs_total" ["probe"]
+        "Runs of a hook's programs by the kernel's statistics; with --probe-statistics only.";
+    PROBE_RUN_SECONDS: COUNTER "splitlock_probe_run_seconds_total" ["probe"]
+        "Time in a hook's programs by the kernel's statistics; with --probe-statistics only.";
     LOST: COUNTER "splitlock_lost_total" ["cause"]
         "What was lost, by cause. Records are details; no count depends on them.";
     TRACKED: GAUGE "splitlock_tracked_subjects" ["kind"]
@@ -94,6 +98,12 @@ families! {
         "Entries in use of the kernel's ledgers: subjects with traps, vCPU threads with exits.";
     LEDGER_LIMIT: GAUGE "splitlock_ledger_entries_limit" ["ledger"]
         "How many entries a ledger has.";
+    RECORD_RING_USED: GAUGE "splitlock_record_ring_used_bytes" []
+        "Bytes of the records' ring buffer that wait to be read.";
+    RECORD_RING_PEAK: GAUGE "splitlock_record_ring_peak_bytes" []
+        "The most bytes of the records' ring buffer that waited at a reading since the agent's start.";
+    RECORD_RING_SIZE: GAUGE "splitlock_record_ring_size_bytes" []
+        "Size of the records' ring buffer. What does not fit is in splitlock_lost_total.";
     BUILD_INFO: GAUGE "splitlock_build_info" ["version", "revision", "rustversion"]
         "What this agent was built from, and with which compiler.";
 }

@@ -5,4 +5,5 @@ pub mod kernel_log;
 pub mod ledgers;
 pub mod mapped;
 pub mod records;
+mod ring_use;
 pub mod vcpus;

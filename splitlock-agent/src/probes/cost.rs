@@ -1,24 +1,61 @@
 //! What the kernel tells of loaded programs in `/proc/self/fdinfo`.
 
-use std::{fs, io, os::fd::RawFd};
+use std::{fs, io, iter::Sum, os::fd::RawFd};
 
-/// How often the kernel skipped a program, as it was running on that CPU already: in a task that
-/// was preempted inside it, or further down on the same stack (`recursion_misses`, 5.12+; 0 on
-/// older kernels, which do not tell).
-///
-/// # Errors
-/// The file cannot be read.
-pub fn missed(program: RawFd) -> io::Result<u64> {
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{program}"))?;
-    Ok(parse_missed(&text))
+/// What programs cost so far. The kernel fills in runs and time only while BPF statistics are on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// How often the kernel skipped them, as one was running on that CPU already: in a task that
+    /// was preempted inside it, or further down on the same stack (`recursion_misses`, 5.12+; 0 on
+    /// older kernels, which do not tell).
+    pub missed: u64,
+    /// Runs (`run_cnt`, 5.1+).
+    pub runs: u64,
+    /// Nanoseconds in them (`run_time_ns`, 5.1+).
+    pub run_ns: u64,
 }
 
-fn parse_missed(fdinfo: &str) -> u64 {
-    fdinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("recursion_misses:"))
-        .and_then(|number| number.trim().parse().ok())
-        .unwrap_or(0)
+impl Cost {
+    /// That of one program.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn of(program: RawFd) -> io::Result<Self> {
+        let text = fs::read_to_string(format!("/proc/self/fdinfo/{program}"))?;
+        Ok(Self::parse(&text))
+    }
+
+    fn parse(fdinfo: &str) -> Self {
+        let field = |name| {
+            fdinfo
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .and_then(|number| number.trim().parse().ok())
+                .unwrap_or(0)
+        };
+        Self {
+            missed: field("recursion_misses"),
+            runs: field("run_cnt"),
+            run_ns: field("run_time_ns"),
+        }
+    }
+}
+
+impl Sum for Cost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        costs.fold(Self::default(), |sum, cost| {
+            let Self {
+                missed,
+                runs,
+                run_ns,
+            } = cost;
+            Self {
+                missed: sum.missed + missed,
+                runs: sum.runs + runs,
+                run_ns: sum.run_ns + run_ns,
+            }
+        })
+    }
 }
 
 #[cfg(test)]
@@ -26,10 +63,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_field_is_found_or_0() {
-        let fdinfo = "pos:\t0\nprog_type:\t17\nrun_cnt:\t0\nrecursion_misses:\t42\n";
-        assert_eq!(parse_missed(fdinfo), 42);
-        assert_eq!(parse_missed("pos:\t0\n"), 0);
-        assert!(missed(-1).is_err());
+    fn each_field_is_found_or_0() {
+        let fdinfo =
+            "pos:\t0\nprog_type:\t17\nrun_time_ns:\t700\nrun_cnt:\t7\nrecursion_misses:\t42\n";
+        let cost = Cost {
+            missed: 42,
+            runs: 7,
+            run_ns: 700,
+        };
+        assert_eq!(Cost::parse(fdinfo), cost);
+        assert_eq!(Cost::parse("pos:\t0\n"), Cost::default());
+        assert_eq!([cost, cost].into_iter().sum::<Cost>().run_ns, 1400);
+        assert!(Cost::of(-1).is_err());
     }
 }

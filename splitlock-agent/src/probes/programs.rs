@@ -16,7 +16,7 @@ use splitlock_common::{
     ledger::{Settings, Word},
 };
 
-use super::{Probe, catalogue::LADDERS, cost};
+use super::{Probe, catalogue::LADDERS, cost::Cost};
 
 const READ_WORD: &str = "read_word";
 
@@ -65,15 +65,15 @@ impl Programs {
         })
     }
 
-    /// How often the kernel skipped each hook's programs. Hooks without programs, and those of which
-    /// the kernel does not tell, are left out.
-    pub fn missed(&self) -> impl Iterator<Item = (Hook, u64)> + '_ {
+    /// What each hook's programs cost so far. Hooks without programs, and those of which the kernel
+    /// does not tell, are left out.
+    pub fn costs(&self) -> impl Iterator<Item = (Hook, Cost)> + '_ {
         self.attached
             .iter()
             .filter(|(_, programs)| !programs.is_empty())
             .filter_map(|(hook, programs)| {
-                let missed: io::Result<u64> = programs.iter().map(|fd| cost::missed(*fd)).sum();
-                Some((*hook, missed.ok()?))
+                let cost: io::Result<Cost> = programs.iter().map(|fd| Cost::of(*fd)).sum();
+                Some((*hook, cost.ok()?))
             })
     }
 

@@ -248,6 +248,28 @@ pub struct ProbeRow {
     pub refused: Vec<String>,
     /// How often the kernel skipped its programs; `None` where it has none.
     pub missed: Option<u64>,
+    /// What its programs did; `None` where the kernel does not count it.
+    pub runs: Option<ProbeRuns>,
+}
+
+/// Runs of a hook's programs, and the time in them.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ProbeRuns {
+    /// How many.
+    pub runs: u64,
+    /// How long, all together.
+    pub nanoseconds: u64,
+}
+
+/// How full the ring buffer of the records is.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct RecordRing {
+    /// Bytes that wait to be read.
+    pub used_bytes: u64,
+    /// The most that waited at a reading since the start.
+    pub peak_bytes: u64,
+    /// Its size.
+    pub size_bytes: u64,
 }
 
 /// What the host is.
@@ -317,6 +339,8 @@ pub struct Snapshot {
     pub tracked: BTreeMap<&'static str, Fullness>,
     /// How full the kernel's ledgers are.
     pub ledgers: LedgerFullness,
+    /// How full the ring buffer is; `None` once it could not be read any more.
+    pub record_ring: Option<RecordRing>,
     /// The hooks.
     pub probes: Vec<ProbeRow>,
     /// Reports of the kernel log since the start, by trap.

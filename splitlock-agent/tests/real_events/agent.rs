@@ -245,6 +245,11 @@ impl Metrics {
         })
     }
 
+    /// How many series there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// All series of a family.
     pub fn family(&self, name: &str) -> BTreeMap<&str, f64> {
         self.0

@@ -68,6 +68,11 @@ fn locking_crowd() -> u32 {
     }
 }
 
+/// Many times as many as the limit, fewer under emulation.
+fn crowd_past_limit() -> u32 {
+    if requirements::in_rig() { 1000 } else { 20_000 }
+}
+
 /// A host's VMs, fewer under emulation.
 fn vm_crowd() -> u32 {
     if requirements::in_rig() { 100 } else { 500 }
@@ -247,7 +252,15 @@ fn vms_that_come_and_go_leave_nothing() {
 fn past_the_limit_they_are_in_the_overflow() {
     let agent = Agent::start(&["--limit.processes", "100"]);
     crowd(Each::AlignmentCheck, "more", 1000);
-    let metrics = agent.metrics();
+    let entries = r#"splitlock_ledger_entries{ledger="traps"}"#;
+    agent.wait_for("their end", |metrics| metrics.count(entries) < 500);
+    let before = anonymous_memory(agent.pid());
+    crowd(Each::AlignmentCheck, "more", crowd_past_limit());
+    let metrics = agent.wait_for("their end", |metrics| metrics.count(entries) < 500);
+    let grown = anonymous_memory(agent.pid()).saturating_sub(before);
+    assert!(grown < 2 << 20, "{grown} bytes more for more of them");
+    let full = r#"splitlock_lost_total{cause="trap_ledger_full"}"#;
+    assert_eq!(metrics.count(full), 0);
     let family = "splitlock_process_alignment_checks_total";
     assert_eq!(metrics.family(family).len(), 100);
     let counts = by_comm(&metrics, family, "more");
@@ -311,8 +324,15 @@ fn locks_past_the_limit_are_in_the_overflow() {
     let _mode = set_mode(Mode::Fatal).expect("the mode is set");
     let agent = Agent::start(&[]);
     let count = locking_crowd();
+    // As many as there are places, and more.
+    crowd(Each::SplitLock, "first", 1200);
+    check_sums(&agent, 1200);
+    let before = anonymous_memory(agent.pid());
     crowd(Each::SplitLock, "lock", count);
-    let metrics = check_sums(&agent, count);
+    let metrics = check_sums(&agent, 1200 + count);
+    let after = anonymous_memory(agent.pid());
+    eprintln!("{before} bytes of memory, {after} after {count} more");
+    assert!(after < before + (2 << 20), "{before} bytes, then {after}");
     for kind in ["process", "workload"] {
         let named = metrics.family(&format!("splitlock_{kind}_traps_total"));
         assert_eq!(named.len(), 1000, "{kind}");

@@ -58,6 +58,11 @@ pub const TESTS: &[Test] = &[
         run: rows_are_used_again_while_the_vm_lives,
     },
     Test {
+        name: "guests::threads_that_want_one_row_are_told_apart",
+        needs: &[Root, Kvm],
+        run: threads_that_want_one_row_are_told_apart,
+    },
+    Test {
         name: "guests::exits_without_a_row_are_lost_and_counted",
         needs: &[Root, Kvm],
         run: exits_without_a_row_are_lost_and_counted,
@@ -318,6 +323,62 @@ fn rows_are_used_again_while_the_vm_lives() {
         "{shown}, {lost} lost, {missed} missed"
     );
     assert!(shown > 256, "{shown}: no row was used again");
+}
+
+/// A row is found by the lower bits of a thread's number: guests whose numbers have the same ones.
+fn threads_that_want_one_row_are_told_apart() {
+    const ROWS: u32 = 64;
+    let _turn = few_rows();
+    let agent = Agent::start(&["--limit.vcpus", &ROWS.to_string()]);
+    let mut guests = vec![];
+    for number in 1..=8 {
+        let event = Event::KvmGuest {
+            guest: Guest::PortIo,
+            count: 100 * number,
+            vcpus: 2,
+        };
+        guests.push(Child::spawn(&event, "guest-row"));
+    }
+    let mut wanted: BTreeMap<u32, u32> = BTreeMap::new();
+    for guest in &mut guests {
+        // Threads take the next numbers, as long as nobody else does.
+        let start = Instant::now();
+        while !next_thread().is_multiple_of(ROWS) {
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "others are faster"
+            );
+        }
+        let results = guest.run();
+        let metrics = agent.metrics();
+        assert_exits(&metrics, &vm(guest.pid(), "guest-row"), &results);
+    }
+    // Each again, now that all have rows.
+    let metrics = agent.metrics();
+    let snapshot = agent.snapshot();
+    for (guest, number) in guests.iter().zip(1..) {
+        let vm = vm(guest.pid(), "guest-row");
+        assert_eq!(userspace_exits(&metrics, &vm)["io"], 100 * number, "{vm}");
+        let id = vm_id(guest.pid());
+        let rows = snapshot["vms"].as_array().expect("a list");
+        let row = rows
+            .iter()
+            .find(|row| row["id"] == id.as_str())
+            .expect("a VM");
+        for thread in row["vcpu_threads"].as_object().expect("threads").keys() {
+            let thread: u32 = thread.parse().expect("a number");
+            *wanted.entry(thread % ROWS).or_default() += 1;
+        }
+    }
+    assert!(wanted.values().any(|threads| *threads > 1), "{wanted:?}");
+}
+
+/// Starts a thread and lets it end: its number, of which the next one takes the following.
+fn next_thread() -> u32 {
+    // SAFETY: the call has no preconditions.
+    let own = || unsafe { libc::syscall(libc::SYS_gettid) };
+    let number = std::thread::spawn(own).join().expect("it does not panic");
+    u32::try_from(number).expect("a thread's number") + 1
 }
 
 fn exits_without_a_row_are_lost_and_counted() {

@@ -9,13 +9,16 @@ mod crowds;
 mod events;
 mod exit_records;
 mod exits;
+mod figures;
 mod firmware;
 mod guests;
 mod joins;
 mod kernel_count;
 mod libvirt;
+mod measures;
 mod modes;
 mod names;
+mod own_cost;
 mod owners;
 mod processes;
 mod prometheus;
@@ -23,6 +26,7 @@ mod prometheus_server;
 mod qemu;
 mod requirements;
 mod service;
+mod storm;
 mod traps;
 mod vmms;
 
@@ -49,6 +53,9 @@ fn main() -> ExitCode {
     if args.next_if_eq("event").is_some() {
         return events::main(args);
     }
+    if args.next_if_eq("measure").is_some() {
+        return measures::main(&args.collect::<Vec<_>>());
+    }
     if args.next_if_eq("become").is_some() {
         return events::become_program(env::args_os().skip(2));
     }
@@ -61,6 +68,8 @@ fn main() -> ExitCode {
         owners::TESTS,
         exit_records::TESTS,
         service::TESTS,
+        storm::TESTS,
+        own_cost::TESTS,
         prometheus::TESTS,
         joins::TESTS,
     ];

@@ -80,7 +80,8 @@ pub const TESTS: &[Test] = &[
     },
 ];
 
-fn checks(comm: &str, pid: u32) -> String {
+/// A process's series of alignment checks.
+pub fn checks(comm: &str, pid: u32) -> String {
     format!(r#"splitlock_process_alignment_checks_total{{comm="{comm}",pid="{pid}"}}"#)
 }
 

@@ -36,6 +36,8 @@ pub enum Requirement {
     Mitigation,
     /// A kernel that runs raw tracepoints' programs on what they are given.
     ExitRecords,
+    /// Statistics of BPF programs by `BPF_ENABLE_STATS` (5.8+).
+    BpfStatistics,
     /// The kernel's own counters of `kvm_exit`: perf's, and tracefs with its number.
     ExitCounters,
     /// BTF of KVM's vendor module (modules have BTF from 5.11 on).
@@ -77,6 +79,7 @@ impl Requirement {
             Self::TrapModule => trap_module::available(),
             Self::BusLocks => trap_module::bus_lock_available(),
             Self::Ratelimit => trap_module::ratelimit_available(),
+            Self::BpfStatistics => newer_than((5, 8), "no BPF_ENABLE_STATS"),
             Self::ExitRecords => newer_than((5, 10), "no BPF_PROG_TEST_RUN of raw tracepoints"),
             Self::ExitCounters => exits::KVM_EXIT.check(),
             Self::VcpuTypes => {

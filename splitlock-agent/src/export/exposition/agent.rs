@@ -3,8 +3,10 @@
 use super::text::Text;
 use crate::{
     export::metrics,
-    table::snapshot::{ProbeRow, Snapshot},
+    table::snapshot::{ProbeRow, ProbeRuns, Snapshot},
 };
+
+const NANOSECONDS: f64 = 1e9;
 
 /// All of them.
 pub fn write(snapshot: &Snapshot, text: &mut Text) {
@@ -23,6 +25,14 @@ pub fn write(snapshot: &Snapshot, text: &mut Text) {
         if let Some(count) = row.missed {
             missed.add(&[&row.probe], count);
         }
+    }
+    let mut runs = text.family(&metrics::PROBE_RUNS);
+    for (probe, count) in of_statistics(snapshot) {
+        runs.add(&[&probe], count.runs);
+    }
+    let mut seconds = text.family(&metrics::PROBE_RUN_SECONDS);
+    for (probe, count) in of_statistics(snapshot) {
+        seconds.add(&[&probe], count.nanoseconds as f64 / NANOSECONDS);
     }
     let mut lost = text.family(&metrics::LOST);
     for (cause, count) in &snapshot.lost {
@@ -45,6 +55,15 @@ pub fn write(snapshot: &Snapshot, text: &mut Text) {
             limit.add(&[kind], fullness.limit);
         }
     }
+    if let Some(ring) = &snapshot.record_ring {
+        for (family, bytes) in [
+            (&metrics::RECORD_RING_USED, ring.used_bytes),
+            (&metrics::RECORD_RING_PEAK, ring.peak_bytes),
+            (&metrics::RECORD_RING_SIZE, ring.size_bytes),
+        ] {
+            text.family(family).add(&[], bytes);
+        }
+    }
     text.family(&metrics::BUILD_INFO).add(
         &[
             &env!("CARGO_PKG_VERSION"),
@@ -53,4 +72,11 @@ pub fn write(snapshot: &Snapshot, text: &mut Text) {
         ],
         1,
     );
+}
+
+fn of_statistics(snapshot: &Snapshot) -> impl Iterator<Item = (&'static str, ProbeRuns)> {
+    snapshot
+        .probes
+        .iter()
+        .filter_map(|row| Some((row.probe, row.runs?)))
 }

@@ -15,7 +15,8 @@ use crate::{
         vmm::{Evidence, Vmm},
     },
     table::snapshot::{
-        Fullness, HostFacts, Owner, ProbeRow, ProcessRow, SCHEMA, TrapCount, VmRow, WorkloadRow,
+        Fullness, HostFacts, Owner, ProbeRow, ProbeRuns, ProcessRow, RecordRing, SCHEMA, TrapCount,
+        VmRow, WorkloadRow,
     },
 };
 
@@ -105,6 +106,11 @@ fn snapshot() -> Snapshot {
         lost: BTreeMap::from([("record_ring_full", 0)]),
         tracked: BTreeMap::from([("process", Fullness { used: 1, limit: 2 })]),
         ledgers: BTreeMap::from([("traps", Fullness { used: 3, limit: 4 })]),
+        record_ring: Some(RecordRing {
+            used_bytes: 1,
+            peak_bytes: 2,
+            size_bytes: 3,
+        }),
         probes: vec![
             ProbeRow {
                 probe: "signal_generate",
@@ -112,6 +118,10 @@ fn snapshot() -> Snapshot {
                 counts: "every_trap",
                 refused: vec![],
                 missed: Some(3),
+                runs: Some(ProbeRuns {
+                    runs: 4,
+                    nanoseconds: 1500,
+                }),
             },
             ProbeRow {
                 probe: "split_lock_warn",
@@ -119,6 +129,7 @@ fn snapshot() -> Snapshot {
                 counts: "none",
                 refused: vec!["fentry: no".to_owned()],
                 missed: None,
+                runs: None,
             },
         ],
         kernel_log_reports: BTreeMap::from([("split_lock", 0)]),
@@ -180,6 +191,11 @@ fn values_and_labels() {
         r#"splitlock_probe_attached{probe="signal_generate",via="raw_tracepoint",counts="every_trap"} 1"#,
         r#"splitlock_probe_attached{probe="split_lock_warn",via="none",counts="none"} 0"#,
         r#"splitlock_probe_missed_total{probe="signal_generate"} 3"#,
+        r#"splitlock_probe_runs_total{probe="signal_generate"} 4"#,
+        r#"splitlock_probe_run_seconds_total{probe="signal_generate"} 0.0000015"#,
+        "splitlock_record_ring_used_bytes 1",
+        "splitlock_record_ring_peak_bytes 2",
+        "splitlock_record_ring_size_bytes 3",
         r#"splitlock_tracked_subjects_limit{kind="process"} 2"#,
         r#"splitlock_ledger_entries{ledger="traps"} 3"#,
         r#"splitlock_ledger_entries_limit{ledger="traps"} 4"#,
