@@ -15,6 +15,7 @@ mod bpf_toolchain;
 mod build;
 mod ci;
 mod command;
+mod executables;
 mod run;
 mod setup;
 mod steps;

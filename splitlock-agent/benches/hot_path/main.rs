@@ -1,9 +1,10 @@
 //! The cost of a program on KVM's tracepoints, beside other programs on the same hook in the same
 //! run.
 //!
-//! `returns` counts nanoseconds by the kernel's BPF run statistics, `instructions` counts
-//! instructions on a machine whose clock is its instruction counter. Results are lines of JSON on
-//! standard output; `cargo xtask bench` makes the table of them.
+//! `nanoseconds` counts them by the kernel's BPF run statistics, `wall` by the clock with whole tools
+//! at work, and `instructions` counts instructions on a machine whose clock is its instruction
+//! counter. Results are lines of JSON on standard output; `cargo xtask bench` makes the table of
+//! them.
 
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ mod contenders;
 mod guest;
 mod instructions;
 mod nanoseconds;
+mod wall;
 
 fn main() -> ExitCode {
     // Cargo adds `--bench`.
@@ -37,9 +39,13 @@ fn run(words: &[&str]) -> Result<()> {
         ["nanoseconds", rounds, count, peers @ ..] => {
             nanoseconds::measure(rounds.parse()?, count.parse()?, peers)
         }
+        ["wall", rounds, count, tools @ ..] => {
+            wall::measure(rounds.parse()?, count.parse()?, tools)
+        }
         ["instructions", rounds, count] => instructions::measure(rounds.parse()?, count.parse()?),
         _ => bail!(
-            "usage: hot_path nanoseconds ROUNDS COUNT [PEER PROGRAM…] | instructions ROUNDS COUNT"
+            "usage: hot_path nanoseconds ROUNDS COUNT [BPFTRACE] | wall ROUNDS COUNT [NAME COMMAND]… | \
+             instructions ROUNDS COUNT"
         ),
     }
 }

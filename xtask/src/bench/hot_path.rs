@@ -1,16 +1,16 @@
 //! The cost of counting an exit, by the agent's benchmark program `hot_path`.
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::results::{Section, rows};
+use super::{
+    machine::this_machine,
+    peers,
+    results::{Section, rows},
+};
 use crate::{
-    apt::Apt,
     command,
     steps::Steps,
     vm::{self, Measured},
@@ -23,7 +23,7 @@ const RETURNS: u32 = 300_000;
 /// On this machine, in nanoseconds.
 pub fn measure(workspace: &Workspace, steps: &mut Steps, rounds: u32) -> Result<Section> {
     let program = steps.run("build the benchmark", || vm::build_benchmark(workspace))?;
-    let bpftrace = steps.run("get bpftrace", || Ok(bpftrace()))?;
+    let bpftrace = steps.run("get bpftrace", || Ok(peers::find("bpftrace", "bpftrace")))?;
     let lines = steps.run("measure nanoseconds here", || {
         if !command::is_root() {
             bail!("BPF run statistics need root's rights");
@@ -84,45 +84,12 @@ fn base(name: &str) -> &'static str {
     }
 }
 
-fn parse(output: &str) -> Result<Vec<Value>> {
+/// Lines of a benchmark program.
+pub fn parse(output: &str) -> Result<Vec<Value>> {
     output
         .lines()
         .map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}")))
         .collect()
-}
-
-/// Where bpftrace is, installed if it is missing and can be.
-fn bpftrace() -> Option<std::path::PathBuf> {
-    const PROGRAM: &str = "bpftrace";
-    if command::on_path(PROGRAM).is_none()
-        && let Some(apt) = Apt::find().filter(Apt::can_install)
-    {
-        eprintln!("Installing {PROGRAM}, to compare with.");
-        if let Err(error) = apt.install(&[PROGRAM]) {
-            eprintln!("{error:#}");
-        }
-    }
-    let found = command::on_path(PROGRAM);
-    match &found {
-        Some(path) => eprintln!("{}", path.display()),
-        None => eprintln!("{PROGRAM} is not measured: neither on PATH nor to be installed"),
-    }
-    found
-}
-
-/// The CPU and the kernel.
-pub fn this_machine() -> String {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let cpuinfo = read("/proc/cpuinfo");
-    let cpu = cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
-        .unwrap_or("an unknown CPU");
-    let release = read("/proc/sys/kernel/osrelease");
-    let count = cpuinfo.matches("model name").count();
-    // What follows the numbers tells whose build it is, not what it is.
-    let kernel = release.split('-').next().unwrap_or_default().trim();
-    format!("{count} CPUs ({cpu}), Linux {kernel}")
 }
 
 #[cfg(test)]

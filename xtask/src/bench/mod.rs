@@ -6,8 +6,12 @@
 mod chart;
 mod footprint;
 mod hot_path;
+mod machine;
 mod page;
+mod peers;
 mod results;
+mod subjects;
+mod wall;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -35,10 +39,18 @@ pub struct BenchOptions {
 enum Part {
     /// Nanoseconds of a program on kvm_userspace_exit of this machine, by BPF run statistics
     HotPath,
+    /// Nanoseconds of a return to the VMM by the clock, with whole tools at work
+    Wall,
     /// Instructions of a program on kvm_exit, on emulated machines that count them
     Rig,
     /// Time to readiness and memory of the agent
     Footprint,
+    /// A storm of traps: what the agent needs, and how fast it answers
+    Storm,
+    /// Scrapes and memory with many subjects
+    Scrapes,
+    /// Memory with many more subjects than the limit
+    Bounds,
 }
 
 /// Measures, prints the tables and keeps them if asked to.
@@ -55,6 +67,9 @@ pub fn bench(workspace: &Workspace, steps: &mut Steps, options: &BenchOptions) -
     if wanted(Part::HotPath) {
         sections.push(hot_path::measure(workspace, steps, *rounds)?);
     }
+    if wanted(Part::Wall) {
+        sections.push(wall::measure(workspace, steps, *rounds)?);
+    }
     if wanted(Part::Rig) {
         for machine in vm::measure(workspace, steps, kernels, *rounds)? {
             sections.push(hot_path::instructions(&machine, *rounds)?);
@@ -62,6 +77,15 @@ pub fn bench(workspace: &Workspace, steps: &mut Steps, options: &BenchOptions) -
     }
     if wanted(Part::Footprint) {
         sections.push(footprint::measure(workspace, steps, *rounds)?);
+    }
+    for (part, measure) in [
+        (Part::Storm, &subjects::STORM),
+        (Part::Scrapes, &subjects::SCRAPES),
+        (Part::Bounds, &subjects::BOUNDS),
+    ] {
+        if wanted(part) {
+            sections.push(measure.take(workspace, steps, *rounds)?);
+        }
     }
     for section in &sections {
         println!("\n{section}");

@@ -20,7 +20,7 @@ pub struct Section {
     pub machine: String,
     /// What the figures are, with what is common to all of them.
     pub unit: String,
-    /// One for each thing that was measured, least first.
+    /// One for each thing that was measured; least first where they are compared.
     pub rows: Vec<Row>,
 }
 
@@ -80,7 +80,10 @@ pub fn rows(lines: &[Value], key: &str, base: impl Fn(&str) -> &'static str) -> 
             }
         })
         .collect();
-    rows.sort_by(|a, b| a.median.total_cmp(&b.median));
+    // What is not compared is of many units, and stays in its order.
+    if rows.iter().any(|row| row.over_base.is_some()) {
+        rows.sort_by(|a, b| a.median.total_cmp(&b.median));
+    }
     Ok(rows)
 }
 

@@ -1,15 +1,11 @@
 //! What runs inside: the agent, the test program and the init, linked statically, one
 //! build for all kernels.
 
-use std::{
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{path::PathBuf, process::Command};
 
-use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use anyhow::Result;
 
-use crate::workspace::Workspace;
+use crate::{executables::Executables, workspace::Workspace};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -40,12 +36,11 @@ pub fn build(workspace: &Workspace) -> Result<Programs> {
         .args(["--package", "splitlock-agent", "--package", "xtask"])
         .args(["--bin", "splitlock-agent", "--bin", "rig-init"])
         .args(["--test", "real_events"]);
-    let messages = messages(&mut cargo)?;
-    let program = |name: &str| executable(&messages, name, &cargo);
+    let built = Executables::build(&mut cargo)?;
     Ok(Programs {
-        agent: program("splitlock-agent")?,
-        tests: program("real_events")?,
-        init: program("rig-init")?,
+        agent: built.named("splitlock-agent")?,
+        tests: built.named("real_events")?,
+        init: built.named("rig-init")?,
     })
 }
 
@@ -53,8 +48,7 @@ pub fn build(workspace: &Workspace) -> Result<Programs> {
 pub fn build_benchmark(workspace: &Workspace) -> Result<PathBuf> {
     let mut cargo = cargo(workspace);
     cargo.args(["--package", "splitlock-agent", "--bench", "hot_path"]);
-    let messages = messages(&mut cargo)?;
-    executable(&messages, "hot_path", &cargo)
+    Executables::build(&mut cargo)?.named("hot_path")
 }
 
 fn cargo(workspace: &Workspace) -> Command {
@@ -63,7 +57,6 @@ fn cargo(workspace: &Workspace) -> Command {
         .arg("build")
         // With a target of its own build scripts and macros are not linked statically.
         .args(["--target", TARGET, "--profile", PROFILE])
-        .arg("--message-format=json-render-diagnostics")
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         // It would win over RUSTFLAGS.
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
@@ -71,46 +64,4 @@ fn cargo(workspace: &Workspace) -> Command {
         cargo.args(["--config", setting]);
     }
     cargo
-}
-
-fn executable(messages: &str, name: &str, cargo: &Command) -> Result<PathBuf> {
-    messages
-        .lines()
-        .find_map(|message| parse_executable(message, name))
-        .with_context(|| format!("{cargo:?} named no program {name}"))
-}
-
-fn messages(cargo: &mut Command) -> Result<String> {
-    let output = cargo
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start {cargo:?}"))?;
-    if !output.status.success() {
-        bail!("{cargo:?} failed: {}", output.status);
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// The program that one of cargo's messages is about, if it is about this one.
-fn parse_executable(message: &str, name: &str) -> Option<PathBuf> {
-    let message: Value = serde_json::from_str(message).ok()?;
-    (message["target"]["name"] == name).then_some(())?;
-    message["executable"].as_str().map(PathBuf::from)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tells_the_programs_apart() {
-        let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"real_events"},
-            "executable":"/t/rig/deps/real_events-0123"}"#;
-        assert_eq!(
-            parse_executable(message, "real_events"),
-            Some("/t/rig/deps/real_events-0123".into())
-        );
-        assert_eq!(parse_executable(message, "rig-init"), None);
-    }
 }
