@@ -96,10 +96,17 @@ fn within_retention(agent: &Agent, crowd: impl FnOnce()) -> Metrics {
     metrics
 }
 
-fn crowd(each: Each, maker: &str, count: u32) {
-    let mut child = Child::spawn(&Event::Crowd { each, count }, maker);
-    assert_eq!(child.run().get("ended"), u64::from(count));
-    child.end();
+/// As many as come within a child's time, also under emulation.
+const BATCH: u32 = 10_000;
+
+/// Makes a crowd; its comms begin with the maker's.
+pub fn crowd(each: Each, maker: &str, count: u32) {
+    for first in (0..count).step_by(BATCH as usize) {
+        let count = BATCH.min(count - first);
+        let mut child = Child::spawn(&Event::Crowd { each, first, count }, maker);
+        assert_eq!(child.run().get("ended"), u64::from(count));
+        child.end();
+    }
 }
 
 /// What the agent holds for a crowd, beside what other tests that run meanwhile make.

@@ -13,7 +13,8 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     agent::Agent,
-    events::{Child, Event, crowd::Each},
+    crowds::crowd,
+    events::crowd::Each,
     figures::{Figures, median},
     storm,
 };
@@ -53,17 +54,10 @@ fn measure(words: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn crowd(count: u32) {
-    let each = Each::AlignmentCheck;
-    let mut child = Child::spawn(&Event::Crowd { each, count }, "many");
-    assert_eq!(child.run().get("ended"), u64::from(count));
-    child.end();
-}
-
 /// So many subjects with series of their own.
 fn subjects(count: u32) -> Figures {
     let agent = Agent::start(&["--limit.processes", &count.to_string()]);
-    crowd(count);
+    crowd(Each::AlignmentCheck, "many", count);
     let series = agent.wait_for("all subjects", |metrics| {
         metrics.count(r#"splitlock_tracked_subjects{kind="process"}"#) == u64::from(count)
     });
@@ -98,7 +92,7 @@ fn offenders(count: u32) -> Figures {
     let mut figures = Figures::default();
     let tenth = count / 10;
     for tenths in 1..=10 {
-        crowd(tenth);
+        crowd(Each::AlignmentCheck, "many", tenth);
         let metrics = agent.wait_for("an empty ledger", |metrics| {
             metrics.count(r#"splitlock_ledger_entries{ledger="traps"}"#) == 0
         });

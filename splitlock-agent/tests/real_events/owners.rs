@@ -129,6 +129,7 @@ fn those_that_die_at_once_keep_their_cgroup() {
     let cgroup = Cgroup::make(path);
     let agent = Agent::start(&[]);
     let event = Event::Crowd {
+        first: 0,
         each: Each::AlignmentCheck,
         count: 200,
     };

@@ -56,6 +56,8 @@ pub struct Machine<'a> {
     pub cpus: usize,
     /// Whether the machine's clock counts instructions, one a nanosecond. It has one CPU then.
     pub counts_instructions: bool,
+    /// Times the usual limits, but for the start.
+    pub patience: u32,
 }
 
 impl Machine<'_> {
@@ -84,10 +86,10 @@ impl Machine<'_> {
         let mut limit = TO_BOOT;
         let mut last = "its start".to_owned();
         let killed = loop {
-            let left = IN_ALL.saturating_sub(start.elapsed());
+            let left = (IN_ALL * self.patience).saturating_sub(start.elapsed());
             match running.reports.recv_timeout(limit.min(left)) {
                 Ok(line) => {
-                    limit = BETWEEN_REPORTS;
+                    limit = BETWEEN_REPORTS * self.patience;
                     match serde_json::from_str(&line) {
                         Ok(report) => {
                             if let Some(line) = result.take(report, self.scenario) {

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{steps::Steps, workspace::Workspace};
 
+/// A round of all programs without a report takes minutes on the newest kernels.
+const PATIENCE: u32 = 6;
+
 /// Writes to a port, and so exits, in each round.
 const EXITS: u32 = 5_000;
 
@@ -91,6 +94,7 @@ fn on(
         log: boots.join(format!("{name}.log")),
         cpus: 1,
         counts_instructions: true,
+        patience: PATIENCE,
     };
     let boot = machine.boot(&|line| eprintln!("[{name}] {line}"))?;
     let _ = fs::remove_file(&initramfs);

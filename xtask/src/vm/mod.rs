@@ -68,6 +68,9 @@ pub struct VmOptions {
     /// A mirror of Debian, as http://MIRROR/debian; by default the one in apt's configuration
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
+    /// Wait so many times as long for a test, and for a boot
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    patience: u32,
 }
 
 impl VmOptions {
@@ -78,8 +81,16 @@ impl VmOptions {
             test: None,
             update_docs: false,
             mirror: None,
+            patience: 1,
         }
     }
+}
+
+/// What is the same for all boots.
+struct Orders<'a> {
+    /// Of tests, part of their names.
+    filter: Option<&'a str>,
+    patience: u32,
 }
 
 /// A kernel in one scenario.
@@ -104,6 +115,7 @@ pub fn run(workspace: &Workspace, steps: &mut Steps, options: VmOptions) -> Resu
         test,
         update_docs,
         mirror,
+        patience,
     } = options;
     let folder = workspace.build_dir.join("vm");
     let programs = steps.run("build the programs for all kernels", || {
@@ -148,8 +160,12 @@ pub fn run(workspace: &Workspace, steps: &mut Steps, options: VmOptions) -> Resu
             .collect::<Result<Vec<Option<PathBuf>>>>()
     })?;
     let jobs = jobs(&kernels, &modules, test.is_some());
+    let orders = Orders {
+        filter: test.as_deref(),
+        patience,
+    };
     steps.run("boot the kernels", || {
-        let boots = boot_all(&folder, &programs, &vmms, &jobs, test.as_deref())?;
+        let boots = boot_all(&folder, &programs, &vmms, &jobs, &orders)?;
         let file = folder.join("report.json");
         report::write(&file, &boots)?;
         eprintln!("{}\n{}", report::tables(&boots), file.display());
@@ -215,7 +231,7 @@ fn boot_all(
     programs: &Programs,
     vmms: &Vmms,
     jobs: &[Job],
-    test: Option<&str>,
+    orders: &Orders,
 ) -> Result<Vec<Boot>> {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
     let queue = Mutex::new(jobs.iter().enumerate());
@@ -227,7 +243,7 @@ fn boot_all(
                     let Some((index, job)) = lock(&queue).next() else {
                         break;
                     };
-                    let result = boot_one(folder, programs, vmms, job, test);
+                    let result = boot_one(folder, programs, vmms, job, orders);
                     lock(&results).push((index, result));
                 }
             });
@@ -251,7 +267,7 @@ fn boot_one(
     programs: &Programs,
     vmms: &Vmms,
     job: &Job,
-    test: Option<&str>,
+    orders: &Orders,
 ) -> Result<Boot> {
     let Job {
         kernel,
@@ -267,7 +283,7 @@ fn boot_one(
     let boots = folder.join("boots");
     fs::create_dir_all(&boots).with_context(|| format!("cannot create {}", boots.display()))?;
     let initramfs = boots.join(format!("{name}.cpio"));
-    let args: Vec<String> = test.into_iter().map(str::to_owned).collect();
+    let args: Vec<String> = orders.filter.into_iter().map(str::to_owned).collect();
     initramfs::write(
         &initramfs,
         kernel,
@@ -285,6 +301,7 @@ fn boot_one(
         log: boots.join(format!("{name}.log")),
         cpus: CPUS,
         counts_instructions: false,
+        patience: orders.patience,
     };
     let result = machine.boot(&|line| eprintln!("[{name}] {line}"));
     // 90 MB each, made anew in a moment.

@@ -76,13 +76,14 @@ pub fn comm(maker: &str, index: u32) -> String {
     format!("{maker}-{index}")
 }
 
-/// Makes `count` processes, children of this one, and waits until all have ended as they should.
-pub fn make(each: Each, count: u32) -> Result<Results> {
+/// Makes `count` processes, children of this one, numbered from `first` on, and waits until all have
+/// ended as they should.
+pub fn make(each: Each, first: u32, count: u32) -> Result<Results> {
     let maker = fs::read_to_string("/proc/self/comm").context("reading the own comm")?;
     let mut results = Results::default();
     results.add("ended", 0);
     let mut living = 0;
-    for index in 0..count {
+    for index in first..first + count {
         if living == AT_A_TIME {
             reap(each)?;
             results.add("ended", 1);

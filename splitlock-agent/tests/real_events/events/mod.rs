@@ -51,7 +51,12 @@ pub enum Event {
     /// One real alignment check that kills the child: [`alignment_check::die`].
     AlignmentCheckFatal,
     /// `count` processes that end soon: [`crowd::make`].
-    Crowd { each: crowd::Each, count: u32 },
+    Crowd {
+        each: crowd::Each,
+        /// The first one's number.
+        first: u32,
+        count: u32,
+    },
     /// `count` SIGBUS that the child sends to itself: [`forged_signal::make`].
     ForgedSignal {
         forgery: forged_signal::Forgery,
@@ -96,9 +101,12 @@ impl Event {
                 threads.to_string(),
             ],
             Self::AlignmentCheckFatal => vec!["alignment-check-fatal".into()],
-            Self::Crowd { each, count } => {
-                vec!["crowd".into(), each.name().into(), count.to_string()]
-            }
+            Self::Crowd { each, first, count } => vec![
+                "crowd".into(),
+                each.name().into(),
+                first.to_string(),
+                count.to_string(),
+            ],
             Self::ForgedSignal {
                 forgery,
                 eflags_ac,
@@ -160,8 +168,9 @@ impl Event {
                 threads: number(threads)?,
             },
             ["alignment-check-fatal"] => Self::AlignmentCheckFatal,
-            ["crowd", each, count] => Self::Crowd {
+            ["crowd", each, first, count] => Self::Crowd {
                 each: each.parse()?,
+                first: number(first)?,
                 count: number(count)?,
             },
             ["forged-signal", forgery, ac @ ("ac" | "no-ac"), count] => Self::ForgedSignal {
@@ -201,7 +210,7 @@ impl Event {
             },
             _ => bail!(
                 "no such event: {words:?}; known: alignment-check COUNT THREADS, \
-                 alignment-check-fatal, crowd EACH COUNT, forged-signal CALL ac|no-ac COUNT, real-bus-error COUNT, \
+                 alignment-check-fatal, crowd EACH FIRST COUNT, forged-signal CALL ac|no-ac COUNT, real-bus-error COUNT, \
                  kvm-guest GUEST COUNT VCPUS, two-kvm-guests GUEST COUNT COUNT, \
                  trap-module-fatal TRAP IP, trap-module TRAP IP COUNT THREADS signals|quiet"
             ),
@@ -212,7 +221,7 @@ impl Event {
         match self {
             Self::AlignmentCheck { count, threads } => alignment_check::make(count, threads),
             Self::AlignmentCheckFatal => alignment_check::die(),
-            Self::Crowd { each, count } => crowd::make(each, count),
+            Self::Crowd { each, first, count } => crowd::make(each, first, count),
             Self::ForgedSignal {
                 forgery,
                 eflags_ac,
