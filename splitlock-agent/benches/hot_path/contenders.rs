@@ -103,7 +103,8 @@ pub const EMPTY_RAW: &str = "empty program, raw";
 /// The program that the classic ones are compared with.
 pub const EMPTY_CLASSIC: &str = "empty program, classic";
 
-fn tracefs() -> Tracefs {
+/// That of this machine, mounted for this process and its children where it is not.
+pub fn tracefs() -> Tracefs {
     splitlock_agent::host::tracefs::provide()
 }
 

@@ -39,7 +39,7 @@ pub struct BenchOptions {
 enum Part {
     /// Nanoseconds of a program on kvm_userspace_exit of this machine, by BPF run statistics
     HotPath,
-    /// Nanoseconds of a return to the VMM by the clock, with whole tools at work
+    /// CPU time of a return to the VMM with whole tools at work
     Wall,
     /// Instructions of a program on kvm_exit, on emulated machines that count them
     Rig,

@@ -1,4 +1,4 @@
-//! A return to the VMM by the clock, by the agent's benchmark program `hot_path`, with whole tools at
+//! CPU time of a return to the VMM, by the agent's benchmark program `hot_path`, with whole tools at
 //! work: the agent, and what people use instead.
 
 use std::{
@@ -30,7 +30,7 @@ pub fn measure(workspace: &Workspace, steps: &mut Steps, rounds: u32) -> Result<
     let agent = build::build(workspace, steps, &BuildOptions { release: true })?;
     let program = steps.run("build the benchmark", || vm::build_benchmark(workspace))?;
     let tools = steps.run("get bpftrace and perf", || Ok(tools(&agent)))?;
-    let lines = steps.run("measure by the clock", || {
+    let lines = steps.run("measure CPU time", || {
         if !command::is_root() {
             bail!("the agent needs root's rights");
         }
@@ -50,11 +50,11 @@ pub fn measure(workspace: &Workspace, steps: &mut Steps, rounds: u32) -> Result<
     })?;
     Ok(Section {
         key: "wall".to_owned(),
-        title: "A return to the VMM, by the clock".to_owned(),
+        title: "A return to the VMM with whole tools at work".to_owned(),
         command: format!("cargo xtask bench wall --rounds {rounds}"),
         machine: this_machine(),
         unit: format!(
-            "Nanoseconds from one `kvm_userspace_exit` to the next, guest, KVM and VMM included, \
+            "Nanoseconds of CPU from one `kvm_userspace_exit` to the next, guest, KVM and VMM included, \
              {RETURNS} returns in each of {rounds} rounds, one tool at work at a time, in another \
              order each round"
         ),
