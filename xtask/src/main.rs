@@ -15,6 +15,7 @@ mod bpf_toolchain;
 mod build;
 mod ci;
 mod command;
+mod dashboards;
 mod executables;
 mod run;
 mod setup;
@@ -47,6 +48,8 @@ enum Verb {
     Vm(vm::VmOptions),
     /// Measure what the agent costs, beside others
     Bench(bench::BenchOptions),
+    /// Write the Grafana dashboards from their source
+    Dashboards(dashboards::DashboardsOptions),
     /// Everything that must be green: format, lints, tests (none may skip), documentation, and the
     /// tests on the oldest and the newest kernel
     Ci,
@@ -74,6 +77,7 @@ fn execute(verb: Verb) -> Result<()> {
         Verb::Test(options) => test::test(&workspace, &mut steps, options),
         Verb::Vm(options) => vm::vm(&workspace, &mut steps, options),
         Verb::Bench(options) => bench::bench(&workspace, &mut steps, &options),
+        Verb::Dashboards(options) => dashboards::dashboards(&workspace, &options),
         Verb::Ci => ci::ci(&workspace, &mut steps),
     }
 }
