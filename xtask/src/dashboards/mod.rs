@@ -28,6 +28,8 @@ mod listing;
 mod offenders;
 mod panel;
 mod query;
+#[cfg(test)]
+mod real_prometheus;
 mod table;
 mod unit;
 mod variables;
