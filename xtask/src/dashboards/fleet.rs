@@ -303,30 +303,35 @@ fn agents() -> Row {
             Query::column("max by (job, instance) (up{%host} == 0)")
                 .may_be_empty("all agents answer"),
         );
-    let quiet = "no agent lost anything in the shown range";
-    let lossy = |column: &str| {
-        Query::column(format!(
-            "sum by (instance) (increase({column}[$__range])) > 0"
-        ))
-        .may_be_empty(quiet)
+    let grown = |counter: &str| format!("sum by (instance) (increase({counter}[$__range]))");
+    let (missed, past_a_limit) = (
+        "splitlock_probe_missed_total{%host}",
+        "splitlock_overflow_traps_total{%host}",
+    );
+    let lossy = [LOSSES, missed, past_a_limit]
+        .map(|counter| format!("{} > 0", grown(counter)))
+        .join(" or ");
+    let of_lossy = |counter: &str| {
+        Query::column(format!("{} and on (instance) ({lossy})", grown(counter)))
+            .may_be_empty("no agent lost anything in the shown range")
     };
     let losses = Table::default()
         .label(Column::label("instance", "Agent").link(links::row_to_host()))
         .value(
             Column::value("Lost", unit::COUNT).steps(PLAIN, &[(1.0, ATTENTION)]),
-            lossy(LOSSES),
+            of_lossy(LOSSES),
         )
         .value(
             Column::value("Skipped by the kernel", unit::COUNT).steps(PLAIN, &[(1.0, ATTENTION)]),
-            lossy("splitlock_probe_missed_total{%host}"),
+            of_lossy(missed),
         )
         .value(
             Column::value("Past a limit", unit::COUNT).steps(PLAIN, &[(1.0, ATTENTION)]),
-            lossy("splitlock_overflow_traps_total{%host}"),
+            of_lossy(past_a_limit),
         )
         .value(
             Column::value("Detail records", unit::COUNT),
-            lossy("splitlock_lost_total{%host, cause=~\"record_.*\"}"),
+            of_lossy("splitlock_lost_total{%host, cause=~\"record_.*\"}"),
         )
         .sorted_by("Lost");
     let versions = Table::default()

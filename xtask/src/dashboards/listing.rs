@@ -47,6 +47,8 @@ pub struct Asked {
     pub expr: String,
     /// Whether it is asked over the time range, not for its end.
     pub over_range: bool,
+    /// Whether its answer is a column of a table.
+    pub is_column: bool,
     /// Why it may have no data on a host in order.
     pub may_be_empty: Option<&'static str>,
 }
@@ -61,6 +63,7 @@ pub fn queries(choice: &Choice) -> Vec<Asked> {
                 panel: panel.title,
                 expr: choice.applied_to(query),
                 over_range: query.shape == Shape::Range,
+                is_column: query.shape == Shape::Table,
                 may_be_empty: query.may_be_empty,
             }));
         }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     colour::{self, Palette},
-    query::{Query, Shape},
+    query::Query,
     table::Table,
     variables::DATASOURCE,
 };
@@ -248,11 +248,12 @@ impl Panel {
                 "spanNulls": false,
                 "stacking": {"group": "A", "mode": if stacked { "normal" } else { "none" }},
             }),
-            Kind::States => json!({"fillOpacity": 70, "lineWidth": 0, "spanNulls": false}),
+            Kind::States => json!({"fillOpacity": 70, "lineWidth": 0}),
             Kind::Table(_) => json!({
                 "align": "auto",
                 "cellOptions": {"type": "auto"},
                 "filterable": true,
+                "inspect": false,
             }),
         }
     }
@@ -262,15 +263,12 @@ impl Panel {
         match &self.kind {
             Kind::Stat { text } => json!({
                 "colorMode": "value",
-                "graphMode": if self.queries.iter().any(|query| query.shape == Shape::Range) {
-                    "area"
-                } else {
-                    "none"
-                },
+                "graphMode": "none",
                 "justifyMode": "auto",
                 "orientation": "auto",
                 "reduceOptions": calculated,
                 "textMode": match text { Text::Value => "auto", Text::Name => "name" },
+                "showPercentChange": false,
                 "wideLayout": true,
             }),
             Kind::Lines { .. } => json!({
@@ -297,7 +295,12 @@ impl Panel {
             }),
             Kind::States => json!({
                 "alignValue": "left",
-                "legend": {"displayMode": "list", "placement": "bottom", "showLegend": false},
+                "legend": {
+                    "calcs": [],
+                    "displayMode": "list",
+                    "placement": "bottom",
+                    "showLegend": false,
+                },
                 "mergeValues": true,
                 "rowHeight": 0.8,
                 "showValue": "never",

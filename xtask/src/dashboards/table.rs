@@ -139,15 +139,6 @@ impl Table {
         self.labels.iter().map(|column| column.label).collect()
     }
 
-    /// Grafana's name of a query's values: with one query it may be without the query's letter.
-    fn field(&self, index: usize) -> String {
-        if self.values.len() == 1 {
-            "Value".to_owned()
-        } else {
-            format!("Value #{}", ref_id(index))
-        }
-    }
-
     /// Names, units and links of the columns.
     pub fn overrides(&self) -> Vec<Value> {
         let labels = self.labels.iter().map(|column| {
@@ -155,11 +146,8 @@ impl Table {
             json!({"matcher": matcher, "properties": column.properties()})
         });
         let values = self.values.iter().enumerate().map(|(index, (column, _))| {
-            let matcher = if self.values.len() == 1 {
-                json!({"id": "byRegexp", "options": "/^Value( #A)?$/"})
-            } else {
-                json!({"id": "byName", "options": self.field(index)})
-            };
+            let fields = fields(index).join("|");
+            let matcher = json!({"id": "byRegexp", "options": format!("/^({fields})$/")});
             json!({"matcher": matcher, "properties": column.properties()})
         });
         labels
@@ -173,21 +161,15 @@ impl Table {
         let mut order = serde_json::Map::new();
         let mut left_out = serde_json::Map::new();
         left_out.insert("Time".to_owned(), json!(true));
-        let labels = self
-            .labels
-            .iter()
-            .map(|column| (column.label.to_owned(), column));
-        let values = self
-            .values
-            .iter()
-            .enumerate()
-            .map(|(index, (column, _))| (self.field(index), column));
-        for (place, (field, column)) in labels.chain(values).enumerate() {
-            order.insert(field.clone(), json!(place));
-            if column.hidden {
-                left_out.insert(field, json!(true));
-                if self.values.len() == 1 {
-                    left_out.insert("Value #A".to_owned(), json!(true));
+        let labels = self.labels.iter();
+        let labels = labels.map(|column| (vec![column.label.to_owned()], column));
+        let values = self.values.iter().enumerate();
+        let values = values.map(|(index, (column, _))| (fields(index), column));
+        for (place, (fields, column)) in labels.chain(values).enumerate() {
+            for field in fields {
+                order.insert(field.clone(), json!(place));
+                if column.hidden {
+                    left_out.insert(field, json!(true));
                 }
             }
         }
@@ -220,5 +202,16 @@ impl Table {
             "showHeader": true,
             "sortBy": sorted,
         })
+    }
+}
+
+/// Grafana's names of a query's values. If only one of the queries has an answer its name is without
+/// the letter; here that is the first.
+fn fields(index: usize) -> Vec<String> {
+    let with_letter = format!("Value #{}", ref_id(index));
+    if index == 0 {
+        vec!["Value".to_owned(), with_letter]
+    } else {
+        vec![with_letter]
     }
 }

@@ -1,5 +1,7 @@
 //! Each query of each dashboard, put to a real Prometheus.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::{
@@ -11,7 +13,7 @@ mod agents;
 mod server;
 
 use self::{
-    agents::{BUSY, LENGTH, MIGRATION, QUIET, WEB1},
+    agents::{AGENTS, BUSY, LENGTH, MIGRATION, QUIET, WEB1},
     server::Server,
 };
 
@@ -63,6 +65,7 @@ fn every_query_has_its_answer() {
     let server = Server::start(programs);
     a_busy_fleet_fills_every_panel(&server);
     a_quiet_host_leaves_only_the_panels_empty_that_say_so(&server);
+    a_column_is_alone_only_if_it_is_the_first(&server);
     numbers_are_right(&server);
     who_trapped_is_named(&server);
 }
@@ -83,6 +86,29 @@ fn a_quiet_host_leaves_only_the_panels_empty_that_say_so(server: &Server) {
     for asked in queries(&choice(QUIET)) {
         if asked.may_be_empty.is_none() {
             assert!(!server.answer(&asked).is_empty(), "{asked:#?}");
+        }
+    }
+}
+
+/// Grafana names the values of a table's only answer differently, which the first column expects.
+fn a_column_is_alone_only_if_it_is_the_first(server: &Server) {
+    for agent in AGENTS {
+        let choice = Choice {
+            instance: agent.instance.to_owned(),
+            ..choice(agent.job)
+        };
+        let mut tables: BTreeMap<(&str, &str), Vec<bool>> = BTreeMap::new();
+        for asked in queries(&choice) {
+            let table = tables.entry((asked.dashboard, asked.panel)).or_default();
+            table.push(asked.is_column && !server.answer(&asked).is_empty());
+        }
+        for (table, answered) in tables {
+            let answers = answered.iter().filter(|answered| **answered).count();
+            let instance = agent.instance;
+            assert!(
+                answers != 1 || answered[0],
+                "{instance} {table:?}: {answered:?}"
+            );
         }
     }
 }
