@@ -5,7 +5,7 @@ use super::{
     dashboard::{Dashboard, Row},
     links, offenders,
     panel::Panel,
-    query::{Query, highest_rates},
+    query::{Query, highest_rates, time_lost},
     table::{Column, Table},
     unit, variables,
 };
@@ -87,10 +87,7 @@ fn overview() -> Row {
                  themselves cost all others is not in it.",
                 unit::SECONDS,
             )
-            .query(Query::instant(
-                "(sum(increase(splitlock_vm_delay_seconds_total{%host}[$__range])) or vector(0))
-                 + (sum(increase(splitlock_process_delay_seconds_total{%host}[$__range])) or vector(0))",
-            ))
+            .query(time_lost())
             .steps(GOOD, &[(0.001, ATTENTION)]),
             Panel::stat(
                 "Lossy agents",

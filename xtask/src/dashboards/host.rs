@@ -5,7 +5,7 @@ use super::{
     dashboard::{Dashboard, Row},
     host_agent, links, offenders,
     panel::Panel,
-    query::{Query, highest_rates},
+    query::{Query, highest_rates, time_lost},
     unit, variables,
 };
 
@@ -46,6 +46,7 @@ fn overview() -> Row {
                     .may_be_empty("absent where the mode of detection is unknown"),
             )
             .mapped(yes_no(("yes", GOOD), ("no", BAD)))
+            .nothing("unknown")
     };
     Row {
         title: "Overview",
@@ -89,7 +90,8 @@ fn overview() -> Row {
                     .named("{{instance}}")
                     .may_be_empty("kernels before 6.2 have no kernel.split_lock_mitigate"),
             )
-            .mapped(yes_no(("on", GOOD), ("off", ATTENTION))),
+            .mapped(yes_no(("on", GOOD), ("off", ATTENTION)))
+            .nothing("not there"),
             Panel::stat(
                 "Traps",
                 "Locks that the kernel trapped in the shown range.",
@@ -105,10 +107,7 @@ fn overview() -> Row {
                 "For how long the kernel held offenders up in the shown range.",
                 unit::SECONDS,
             )
-            .query(Query::instant(
-                "(sum(increase(splitlock_vm_delay_seconds_total{%host}[$__range])) or vector(0))
-                 + (sum(increase(splitlock_process_delay_seconds_total{%host}[$__range])) or vector(0))",
-            ))
+            .query(time_lost())
             .steps(GOOD, &[(0.001, ATTENTION)]),
             Panel::name("Agent version", "What this agent was built from.").query(
                 Query::instant("max by (version) (splitlock_build_info{%host})")
@@ -328,6 +327,7 @@ fn detection() -> Row {
                     .named("{{trap}}")
                     .may_be_empty("absent where the kernel log cannot be read"),
             )
+            .nothing("not read")
             .size(8, 4),
         ],
     }

@@ -27,6 +27,7 @@ pub struct Panel {
     mappings: Value,
     overrides: Vec<Value>,
     links: Vec<Value>,
+    nothing: Option<&'static str>,
     kind: Kind,
 }
 
@@ -101,6 +102,7 @@ impl Panel {
             mappings: json!([]),
             overrides: vec![],
             links: vec![],
+            nothing: None,
             kind,
         }
     }
@@ -155,6 +157,12 @@ impl Panel {
     /// Values are shown as words.
     pub fn mapped(mut self, mappings: Value) -> Self {
         self.mappings = mappings;
+        self
+    }
+
+    /// What is written where a query has no answer.
+    pub fn nothing(mut self, text: &'static str) -> Self {
+        self.nothing = Some(text);
         self
     }
 
@@ -227,6 +235,9 @@ impl Panel {
             if let Some(number) = number {
                 defaults[key] = json!(number);
             }
+        }
+        if let Some(text) = self.nothing {
+            defaults["noValue"] = json!(text);
         }
         if !self.links.is_empty() {
             defaults["links"] = json!(self.links);

@@ -119,6 +119,22 @@ pub fn grown(counter: &str) -> String {
     format!("(({counter} unless {counter} offset $__range) or increase({counter}[$__range]))")
 }
 
+/// For how long, in seconds, the kernels of the chosen hosts held offenders up in the shown range.
+pub fn time_lost() -> Query {
+    let sum = |family: &str| {
+        format!(
+            "(sum({}) or vector(0))",
+            grown(&format!("{family}{{%host}}"))
+        )
+    };
+    Query::instant(format!(
+        "{} + {}",
+        sum("splitlock_vm_delay_seconds_total"),
+        sum("splitlock_process_delay_seconds_total")
+    ))
+    .bare_counters(BORN_IN_RANGE)
+}
+
 /// The reason that [`grown`] has for a bare counter.
 pub const BORN_IN_RANGE: &str =
     "a series that was born in the shown range counts from 0, which increase() cannot see";

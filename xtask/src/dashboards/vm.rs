@@ -55,6 +55,7 @@ fn overview() -> Row {
                     .named("{{instance}}")
                     .may_be_empty("it has ended"),
             )
+            .nothing("ended")
             .link(links::series_to_host())
             .size(6, 4),
             Panel::stat(
@@ -92,7 +93,8 @@ fn overview() -> Row {
                     "max(max_over_time(splitlock_vm_last_trap_timestamp_seconds{%vm}[$__range])) * 1000",
                 )
                 .may_be_empty(NO_TRAPS),
-            ),
+            )
+            .nothing("never"),
             Panel::stat(
                 "#AC injected",
                 "Alignment-check exceptions that KVM handed to the guest in the shown range: the \
@@ -101,11 +103,13 @@ fn overview() -> Row {
             )
             .query(of(injected))
             .decimals(0),
-            Panel::name("VMM", "What runs it.").query(
-                Query::instant("max by (vmm) (splitlock_vm_info{%vm})")
-                    .named("{{vmm}}")
-                    .may_be_empty("it has ended"),
-            ),
+            Panel::name("VMM", "What runs it.")
+                .query(
+                    Query::instant("max by (vmm) (splitlock_vm_info{%vm})")
+                        .named("{{vmm}}")
+                        .may_be_empty("it has ended"),
+                )
+                .nothing("ended"),
         ],
     }
 }
