@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{panel::ref_id, query::Query};
+use super::{panel::ref_id, query::Query, unit};
 
 /// A table under construction: first the labels, then the values.
 #[derive(Default)]
@@ -31,7 +31,7 @@ impl Column {
         Self {
             label,
             name,
-            unit: None,
+            unit: Some(unit::TEXT),
             width: None,
             links: vec![],
             mappings: None,
@@ -76,6 +76,7 @@ impl Column {
     pub fn unseen() -> Self {
         Self {
             hidden: true,
+            unit: None,
             ..Self::label("", "")
         }
     }

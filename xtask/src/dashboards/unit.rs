@@ -14,7 +14,9 @@ pub const SHARE: &str = "percentunit";
 pub const BYTES: &str = "bytes";
 /// What is shown is a name, not the number.
 pub const NAME: &str = "none";
+/// Text, also where it looks like a number: a pid, a VM that is called 10000.
+pub const TEXT: &str = "string";
 
 /// All of them.
 #[cfg(test)]
-pub const ALL: &[&str] = &[COUNT, PER_SECOND, SECONDS, AGO, SHARE, BYTES, NAME];
+pub const ALL: &[&str] = &[COUNT, PER_SECOND, SECONDS, AGO, SHARE, BYTES, NAME, TEXT];

@@ -143,6 +143,24 @@ fn panel_units_rule() {
     }
 }
 
+/// With a number's unit the VM 10000 is shown as 10 K, and its links lead nowhere.
+#[test]
+fn labels_in_tables_are_texts() {
+    for (dashboard, json) in each_dashboard() {
+        for (panel, (name, shown)) in dashboard.panels().zip(each_panel(&json)) {
+            for label in panel.label_columns() {
+                let column = list(shown, "/fieldConfig/overrides")
+                    .iter()
+                    .find(|overriding| overriding["matcher"]["options"] == label)
+                    .unwrap_or_else(|| panic!("{name}: {label}"));
+                let text = json!({"id": "unit", "value": unit::TEXT});
+                let properties = list(column, "/properties");
+                assert!(properties.contains(&text), "{name}: {label}");
+            }
+        }
+    }
+}
+
 #[test]
 fn panel_no_targets_rule() {
     for (_, json) in each_dashboard() {
