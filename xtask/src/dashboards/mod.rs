@@ -2,7 +2,7 @@
 //!
 //! One file per dashboard ([`fleet`], [`host`] with [`host_agent`], [`vm`]); what they are written in
 //! is beside them: [`dashboard`], [`panel`], [`table`], [`query`], [`variables`], [`links`],
-//! [`colour`], [`unit`], and [`offenders`], which two of them share.
+//! [`colour`], [`mod@unit`], and [`offenders`], which two of them share.
 
 use std::{
     fs,
