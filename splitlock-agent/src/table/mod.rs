@@ -289,8 +289,24 @@ impl Table {
             // Most of a crowd past a limit have gone by now.
             if is_news && self.knows(id) {
                 self.ended.push_back((now, id));
+                self.forget_the_gone();
             }
         }
+    }
+
+    /// Keeps the queue of the ended in proportion to the subjects: one that was let go of before its
+    /// time stays in it, and past a limit nearly all are.
+    fn forget_the_gone(&mut self) {
+        if self.ended.len() < 2 * self.subjects.len() + 64 {
+            return;
+        }
+        let subjects = &self.subjects;
+        self.ended.retain(|(ended, id)| {
+            subjects
+                .get(id)
+                .is_some_and(|subject| subject.ended == Some(*ended))
+        });
+        self.ended.shrink_to(self.subjects.len() * 4);
     }
 
     /// Lets go at once of an ended subject without series, or with nothing to show in them. One

@@ -20,20 +20,9 @@ const OTHERS: &[&str] = &[
     "process_resident_memory_bytes",
 ];
 
-/// On their way into the contract: a line goes when the table has the family.
-pub const COMING: &[(&str, &[&str])] = &[
-    ("splitlock_probe_runs_total", &["probe"]),
-    ("splitlock_probe_run_seconds_total", &["probe"]),
-    ("splitlock_record_ring_used_bytes", &[]),
-    ("splitlock_record_ring_size_bytes", &[]),
-];
-
 /// All metrics by name.
 pub fn families() -> BTreeMap<String, Labels> {
     let mut families = documented();
-    for (name, labels) in COMING {
-        families.insert((*name).to_owned(), labels_of(labels));
-    }
     for name in OTHERS {
         families.insert((*name).to_owned(), labels_of(&[]));
     }
@@ -64,14 +53,6 @@ fn documented() -> BTreeMap<String, Labels> {
         .collect();
     assert!(families.len() > 20, "{}: {families:?}", path.display());
     families
-}
-
-#[test]
-fn what_the_contract_has_is_not_on_its_way() {
-    let documented = documented();
-    for (name, _) in COMING {
-        assert!(!documented.contains_key(*name), "take {name} out of COMING");
-    }
 }
 
 #[test]

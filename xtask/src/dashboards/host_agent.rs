@@ -122,8 +122,7 @@ pub fn agent() -> Row {
                     "splitlock_record_ring_used_bytes{%host}
                      / splitlock_record_ring_size_bytes{%host}",
                     "{{instance}}",
-                )
-                .may_be_empty("agents before this gauge do not have it"),
+                ),
             )
             .maximum(1)
             .size(6, 7),

@@ -405,3 +405,17 @@ fn host_traps_are_all_kinds_also_those_that_never_happened() {
     assert_eq!(traps.len(), 8);
     assert!(traps.iter().all(|trap| trap.count == 0));
 }
+
+#[test]
+fn a_crowd_past_the_limit_leaves_no_trace_of_its_members() {
+    let mut table = table(10, 0);
+    for tgid in 1..=10_000 {
+        table.read_trap(key(tgid), &entry("crowd", &[(Event::AlignmentCheck, 1)]));
+        table.end(key(tgid).into(), Instant::now());
+        name_all(&mut table);
+    }
+    assert_eq!(table.subject_count(), 10);
+    assert!(table.ended.len() < 100, "{}", table.ended.len());
+    table.expire(Instant::now() + RETENTION);
+    assert_eq!((table.subject_count(), table.ended.len()), (0, 0));
+}

@@ -9,8 +9,8 @@ use splitlock_agent::{
         vmm::{Evidence, Vmm},
     },
     table::snapshot::{
-        Carried, Fullness, HostFacts, Owner, ProbeRow, ProcessRow, SCHEMA, Snapshot, TrapCount,
-        VmRow, WorkloadRow,
+        Fullness, HostFacts, Owner, ProbeRow, ProbeRuns, ProcessRow, RecordRing, SCHEMA, Snapshot,
+        TrapCount, VmRow, WorkloadRow,
     },
 };
 use splitlock_common::{Event, Loss};
@@ -103,7 +103,7 @@ fn hv1(time: u64) -> Snapshot {
             pid: 400,
             start_ticks: 1,
         },
-        comm: "lame".to_owned(),
+        comm: "lame".into(),
         owner: owner("/system.slice/lame.service"),
         started_at: BEGIN as f64,
         alive: true,
@@ -111,11 +111,11 @@ fn hv1(time: u64) -> Snapshot {
         alignment_checks: time * 7,
         delay_ns: time * 10_000_000,
         last_trap: Some((BEGIN + time) as f64),
-        carried: Carried::default(),
+        carried: None,
     });
     snapshot.workloads.push(WorkloadRow {
-        comm: "lame".to_owned(),
-        unit: "lame.service".to_owned(),
+        comm: "lame".into(),
+        unit: "lame.service".into(),
         traps: vec![lame],
     });
     set(&mut snapshot, Event::UserSplitLockWarned, time);
@@ -144,6 +144,10 @@ fn hv2(time: u64) -> Snapshot {
     snapshot.lost.insert("record_rate_limit", time);
     snapshot.host.changes = u64::from(time > MIGRATION);
     snapshot.probes[0].missed = Some(time / 100);
+    snapshot.probes[0].runs = Some(ProbeRuns {
+        runs: 100 * time,
+        nanoseconds: 20_000 * time,
+    });
     snapshot
 }
 
@@ -205,7 +209,7 @@ fn vm(name: &str, id: &str, pid: u32) -> VmRow {
         last_trap: None,
         exits: BTreeMap::new(),
         userspace_exits: BTreeMap::new(),
-        carried: Carried::default(),
+        carried: None,
     }
 }
 
@@ -216,6 +220,7 @@ fn probe(name: &'static str, via: Option<&'static str>, counts: &'static str) ->
         counts,
         refused: vec![],
         missed: None,
+        runs: None,
     }
 }
 
@@ -243,6 +248,11 @@ fn host(mode: &'static str, sees: &[(&'static str, bool)]) -> Snapshot {
         lost: Loss::ALL.iter().map(|loss| (loss.name(), 0)).collect(),
         tracked: BTreeMap::from([("process", full(1)), ("vm", full(2)), ("workload", full(1))]),
         ledgers: BTreeMap::from([("traps", full(3)), ("exits", full(4))]),
+        record_ring: Some(RecordRing {
+            used_bytes: 0,
+            peak_bytes: 112,
+            size_bytes: 262_144,
+        }),
         probes: vec![
             probe("kvm_exit", Some("tracepoint"), "every_trap"),
             probe("handle_guest_split_lock", Some("fentry"), "lower_bound"),
