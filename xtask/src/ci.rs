@@ -8,7 +8,7 @@ use crate::{
     setup,
     steps::{self, Steps},
     test::{self, Skipping},
-    tools::Prometheus,
+    tools::Tools,
     vm::{self, VmOptions},
     workspace::Workspace,
 };
@@ -16,24 +16,21 @@ use crate::{
 /// Runs every check, also after one has failed, and ends with a table.
 pub fn ci(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     match prepare(workspace, steps) {
-        Ok((record, prometheus)) => checks(workspace, steps, &record, &prometheus),
+        Ok((record, tools)) => checks(workspace, steps, &record, &tools),
         Err(error) => steps::report(&error),
     }
     steps.finish()
 }
 
-fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<(Record, Prometheus)> {
+fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<(Record, Tools)> {
     let record = setup::setup(workspace, steps)?;
-    let found = steps.run("programs for tests", || {
-        Prometheus::find(workspace, Skipping::Refused)
+    let tools = steps.run("programs for tests", || {
+        Tools::find(workspace, Skipping::Refused)
     })?;
-    let Some(prometheus) = found else {
-        bail!("no prometheus");
-    };
-    Ok((record, prometheus))
+    Ok((record, tools))
 }
 
-fn checks(workspace: &Workspace, steps: &mut Steps, record: &Record, prometheus: &Prometheus) {
+fn checks(workspace: &Workspace, steps: &mut Steps, record: &Record, tools: &Tools) {
     steps.check("format", || {
         run(workspace.cargo().args(["fmt", "--all", "--check"]))
     });
@@ -50,7 +47,7 @@ fn checks(workspace: &Workspace, steps: &mut Steps, record: &Record, prometheus:
         }
         run(&mut test::cargo_test(
             workspace,
-            Some(prometheus),
+            tools,
             Skipping::Refused,
             sudo,
         ))

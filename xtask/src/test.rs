@@ -4,7 +4,7 @@ use std::{env, process::Command};
 
 use anyhow::Result;
 
-use crate::{command, setup, steps::Steps, tools::Prometheus, workspace::Workspace};
+use crate::{command, setup, steps::Steps, tools::Tools, workspace::Workspace};
 
 #[derive(clap::Args)]
 pub struct TestOptions {
@@ -40,9 +40,7 @@ pub fn test(workspace: &Workspace, steps: &mut Steps, options: TestOptions) -> R
     let TestOptions { sudo, args } = options;
     setup::setup(workspace, steps)?;
     let skipping = Skipping::from_env();
-    let prometheus = steps.run("programs for tests", || {
-        Prometheus::find(workspace, skipping)
-    })?;
+    let tools = steps.run("programs for tests", || Tools::find(workspace, skipping))?;
     steps.run("tests", || {
         if !command::is_root() && !sudo {
             eprintln!(
@@ -50,28 +48,16 @@ pub fn test(workspace: &Workspace, steps: &mut Steps, options: TestOptions) -> R
                  To run them all, type: cargo xtask test --sudo"
             );
         }
-        let mut tests = cargo_test(workspace, prometheus.as_ref(), skipping, sudo);
+        let mut tests = cargo_test(workspace, &tools, skipping, sudo);
         command::run(tests.arg("--").args(args))
     })
 }
 
 /// `cargo test` for everything but the BPF programs, which have their own target.
-pub fn cargo_test(
-    workspace: &Workspace,
-    prometheus: Option<&Prometheus>,
-    skipping: Skipping,
-    sudo: bool,
-) -> Command {
+pub fn cargo_test(workspace: &Workspace, tools: &Tools, skipping: Skipping, sudo: bool) -> Command {
     let mut tests = workspace.cargo();
     tests.args(["test", "--workspace", "--exclude", "splitlock-ebpf"]);
-    if let Some(Prometheus {
-        prometheus,
-        promtool,
-    }) = prometheus
-    {
-        tests.env("SPLITLOCK_PROMETHEUS", prometheus);
-        tests.env("SPLITLOCK_PROMTOOL", promtool);
-    }
+    tools.announce_to(&mut tests);
     if skipping == Skipping::Refused {
         tests.env("SPLITLOCK_TESTS_MUST_RUN", "1");
     }

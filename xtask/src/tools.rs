@@ -1,69 +1,159 @@
-//! Programs that tests talk to: a real Prometheus and its promtool.
+//! Programs that tests talk to: a real Prometheus with its promtool, a real Alertmanager with its
+//! amtool.
 
 use std::{
+    collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-use crate::{apt::Apt, command, test::Skipping, workspace::Workspace};
+use crate::{
+    apt::Apt,
+    command,
+    test::Skipping,
+    workspace::{Workspace, write_if_changed},
+};
 
-/// Both programs of the package `prometheus`.
-pub struct Prometheus {
-    /// The server.
-    pub prometheus: PathBuf,
-    /// The checker of expositions and rules.
-    pub promtool: PathBuf,
+/// One of the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// Prometheus, the server.
+    Prometheus,
+    /// The checker of expositions, rules and configurations.
+    Promtool,
+    /// Alertmanager, the server.
+    Alertmanager,
+    /// The checker of Alertmanager's configurations.
+    Amtool,
 }
 
-impl Prometheus {
-    /// From PATH, else from an earlier download, else from Debian's package. That is
-    /// unpacked and not installed: no service starts, and nobody needs root's rights.
-    pub fn find(workspace: &Workspace, skipping: Skipping) -> Result<Option<Self>> {
-        if let (Some(prometheus), Some(promtool)) =
-            (command::on_path("prometheus"), command::on_path("promtool"))
-        {
-            return Ok(Some(
-                Self {
-                    prometheus,
-                    promtool,
-                }
-                .announce(),
-            ));
+impl Program {
+    /// What tells tests where it is.
+    const fn variable(self) -> &'static str {
+        match self {
+            Self::Prometheus => "SPLITLOCK_PROMETHEUS",
+            Self::Promtool => "SPLITLOCK_PROMTOOL",
+            Self::Alertmanager => "SPLITLOCK_ALERTMANAGER",
+            Self::Amtool => "SPLITLOCK_AMTOOL",
         }
-        let unpacked = workspace.tools_dir().join("prometheus");
-        if !unpacked.exists()
-            && let Err(error) = unpack("prometheus", &workspace.tools_dir(), &unpacked)
-        {
-            let error = error.context(
-                "tests need prometheus and promtool: neither on PATH nor to be downloaded",
-            );
-            return match skipping {
-                Skipping::Refused => Err(error),
-                Skipping::Allowed => {
-                    eprintln!("{error:#}\nTests that need them will skip, and say so.");
-                    Ok(None)
-                }
-            };
-        }
-        let bin = unpacked.join("usr/bin");
-        let found = Self {
-            prometheus: bin.join("prometheus"),
-            promtool: bin.join("promtool"),
-        };
-        Ok(Some(found.announce()))
     }
 
-    fn announce(self) -> Self {
-        let Self {
-            prometheus,
-            promtool,
-        } = &self;
-        eprintln!("{}\n{}", prometheus.display(), promtool.display());
-        self
+    /// Its names: Debian calls one of them otherwise than its makers do. The last is the one in
+    /// Debian's package.
+    const fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Prometheus => &["prometheus"],
+            Self::Promtool => &["promtool"],
+            Self::Alertmanager => &["alertmanager", "prometheus-alertmanager"],
+            Self::Amtool => &["amtool"],
+        }
     }
+
+    fn on_path(self) -> Option<PathBuf> {
+        self.names().iter().find_map(|name| command::on_path(name))
+    }
+
+    fn in_package(self, unpacked: &Path) -> Result<PathBuf> {
+        let name = self.names().last().expect("it has a name");
+        let program = unpacked.join("usr/bin").join(name);
+        ensure!(program.is_file(), "no {} in the package", program.display());
+        match self {
+            Self::Alertmanager => with_its_templates(unpacked),
+            Self::Prometheus | Self::Promtool | Self::Amtool => Ok(program),
+        }
+    }
+}
+
+/// Debian's packages, each with its programs. Both programs are of one version.
+const PACKAGES: [(&str, [Program; 2]); 2] = [
+    ("prometheus", [Program::Prometheus, Program::Promtool]),
+    (
+        "prometheus-alertmanager",
+        [Program::Alertmanager, Program::Amtool],
+    ),
+];
+
+/// Those that were found.
+pub struct Tools {
+    programs: BTreeMap<Program, PathBuf>,
+}
+
+impl Tools {
+    /// From PATH, else from an earlier download, else from Debian's packages. Those are
+    /// unpacked and not installed: no service starts, and nobody needs root's rights.
+    pub fn find(workspace: &Workspace, skipping: Skipping) -> Result<Self> {
+        let mut programs = BTreeMap::new();
+        for (package, members) in PACKAGES {
+            match find_package(package, members, &workspace.tools_dir()) {
+                Ok(found) => programs.extend(found),
+                Err(error) if skipping == Skipping::Refused => return Err(error),
+                Err(error) => {
+                    eprintln!("{error:#}\nTests that need them will skip, and say so.");
+                }
+            }
+        }
+        for path in programs.values() {
+            eprintln!("{}", path.display());
+        }
+        Ok(Self { programs })
+    }
+
+    /// Tells a command where they are.
+    pub fn announce_to(&self, command: &mut Command) {
+        for (program, path) in &self.programs {
+            command.env(program.variable(), path);
+        }
+    }
+}
+
+fn find_package(
+    package: &str,
+    members: [Program; 2],
+    tools: &Path,
+) -> Result<Vec<(Program, PathBuf)>> {
+    let on_path: Vec<_> = members
+        .into_iter()
+        .filter_map(|program| Some((program, program.on_path()?)))
+        .collect();
+    if on_path.len() == members.len() {
+        return Ok(on_path);
+    }
+    let unpacked = tools.join(package);
+    if !unpacked.exists() {
+        unpack(package, tools, &unpacked).with_context(|| {
+            format!("tests need {members:?}: not on PATH, and not to be downloaded")
+        })?;
+    }
+    members
+        .into_iter()
+        .map(|program| Ok((program, program.in_package(&unpacked)?)))
+        .collect()
+}
+
+/// Debian's Alertmanager reads its templates from /usr/share and nowhere else. This script shows it
+/// those of its package there, in a mount namespace of its own, and becomes it.
+const START_ALERTMANAGER: &str = r#"#!/bin/sh
+unpacked=$(dirname "$(readlink -f "$0")")
+program=$unpacked/usr/bin/prometheus-alertmanager
+if [ -e /usr/share/prometheus/alertmanager/default.tmpl ]; then
+    exec "$program" "$@"
+fi
+[ "$(id -u)" = 0 ] && namespaces=--mount || namespaces='--mount --map-root-user'
+exec unshare $namespaces sh -c \
+    'mount --bind "$0/usr/share" /usr/share && exec "$0/usr/bin/prometheus-alertmanager" "$@"' \
+    "$unpacked" "$@"
+"#;
+
+fn with_its_templates(unpacked: &Path) -> Result<PathBuf> {
+    let script = unpacked.join("start-alertmanager");
+    write_if_changed(&script, START_ALERTMANAGER)?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} executable", script.display()))?;
+    Ok(script)
 }
 
 /// Downloads a Debian package and unpacks it into a folder, which appears only when it is complete.
