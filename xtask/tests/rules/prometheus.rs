@@ -1,6 +1,6 @@
 //! What promtool says of the rules, their tests and the configurations.
 
-use std::{env, fs, path::PathBuf};
+use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use serde_json::Value;
 
@@ -92,18 +92,25 @@ fn an_instance_is_a_host_without_a_port() {
             let arguments = ["check", "service-discovery", "--timeout=2s", path, job];
             let output = Promtool.succeeds(&arguments, &[]);
             let targets: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-            let targets = targets.as_array().expect("a list");
-            assert_eq!(targets.len(), hosts, "{file}, {job}");
-            for (target, number) in targets.iter().zip(1..) {
-                let labels = &target["labels"];
-                assert_eq!(labels["instance"], format!("kvm{number}.example"), "{file}");
-                assert_eq!(
-                    labels["__address__"],
-                    format!("kvm{number}.example:{port}"),
-                    "{file}"
-                );
-                assert_eq!(labels["job"], job, "{file}");
-            }
+            // They come in no order.
+            let found: BTreeSet<[String; 3]> = targets
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|target| {
+                    ["instance", "__address__", "job"].map(|label| {
+                        let value = target["labels"][label].as_str();
+                        value.unwrap_or_default().to_owned()
+                    })
+                })
+                .collect();
+            let expected: BTreeSet<[String; 3]> = (1..=hosts)
+                .map(|number| {
+                    let host = format!("kvm{number}.example");
+                    [host.clone(), format!("{host}:{port}"), job.to_owned()]
+                })
+                .collect();
+            assert_eq!(found, expected, "{file}");
         }
     }
 }
