@@ -9,6 +9,7 @@ mod labels;
 mod programs;
 mod prometheus;
 mod queries;
+mod runbooks;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let tests = [
         queries::TESTS,
         alerts::TESTS,
+        runbooks::TESTS,
         prometheus::TESTS,
         alertmanager::TESTS,
     ];
