@@ -4,7 +4,7 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     collections::BTreeMap,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus::process_collector::ProcessCollector;
@@ -28,23 +28,27 @@ struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<i64> = const { Cell::new(0) };
 }
 
 // SAFETY: the system's allocator does the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get() + layout.size() as i64);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.set(BYTES.get() - layout.size() as i64);
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get() + size as i64 - layout.size() as i64);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -93,6 +97,11 @@ fn table(processes: u32) -> Table {
     for tgid in 1..=processes {
         table.read_trap(key(tgid), &entry(1));
     }
+    name_all(&mut table);
+    table
+}
+
+fn name_all(table: &mut Table) {
     for question in table.take_unnamed() {
         table.name(&Identity {
             subject: question.subject,
@@ -110,7 +119,6 @@ fn table(processes: u32) -> Table {
             missing: vec![],
         });
     }
-    table
 }
 
 fn snapshot(table: &Table) -> Snapshot {
@@ -175,4 +183,31 @@ fn a_series_takes_none() {
     let (few, many) = (count(100), count(4100));
     // The text grows.
     assert!(many <= few + 16, "{few} and {many}");
+}
+
+/// Through the limits of processes and workloads, each of another name.
+#[test]
+fn a_crowd_of_offenders_leaves_nothing() {
+    let mut table = Table::new(Limits {
+        processes: 100,
+        vms: 0,
+        workloads: 100,
+        retention: Duration::from_secs(900),
+    });
+    let mut come_and_go = |numbers: std::ops::Range<u32>| {
+        for tgid in numbers {
+            let mut entry = entry(1);
+            entry.comm[..8].copy_from_slice(format!("{tgid:08x}").as_bytes());
+            table.read_trap(key(tgid), &entry);
+            if tgid.is_multiple_of(2) {
+                name_all(&mut table);
+            }
+            table.end(key(tgid).into(), Instant::now());
+            name_all(&mut table);
+        }
+        BYTES.get()
+    };
+    let few = come_and_go(1..1000);
+    let many = come_and_go(1000..20_000);
+    assert!(many < few + 10_000, "{few}, then {many} bytes");
 }

@@ -1,7 +1,7 @@
 //! One host at a time of day: its detection, its VMs that come and go, its services that crash.
 //!
-//! Everything follows from the host's number and the time, so that nothing has to be remembered and
-//! counters never go back.
+//! Everything follows from the host's number and the time, so that nothing has to be remembered.
+//! Counters go back once a week, when all agents start anew.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -60,28 +60,34 @@ const USERSPACE_EXITS: [(&str, u64); 4] = [
     ("irq_window_open", 2),
 ];
 
+/// All agents are as old as the week: their counters began with it.
+const WEEK: u64 = 7 * 24 * 3600;
+
 /// The host's snapshot at a Unix time.
 pub fn snapshot(host: u32, now: u64) -> Snapshot {
     let host = u64::from(host);
     let (mode, sees) = detection(host);
     let mut snapshot = empty(mode, sees, now);
+    let begin = now - now % WEEK;
     for place in 0..VMS {
-        let Life { of, since, before } = life(host, place, now);
-        if let Some(ended) = before
-            && now - ended.1 < RETENTION
-        {
-            add_vm(
-                &mut snapshot,
-                host,
-                place,
-                (of - 1, ended.0),
-                ended.1,
-                false,
-            );
+        let lives = Lives::of(host, place);
+        for life in lives.at(begin)..=lives.at(now) {
+            let seed = [host, place, life];
+            let vm = Vm {
+                seed,
+                since: lives.begin(life),
+                counted: lives.begin(life).max(begin),
+                until: lives.begin(life + 1).min(now),
+            };
+            if let Some((event, count)) = vm.locks(mode).filter(|_| sees) {
+                count_for_host(&mut snapshot, event, count);
+            }
+            if vm.until == now || now - vm.until < RETENTION {
+                snapshot.vms.push(vm.row(mode, sees, now));
+            }
         }
-        add_vm(&mut snapshot, host, place, (of, since), now, true);
     }
-    add_service(&mut snapshot, host, now);
+    add_service(&mut snapshot, host, now - begin, now);
     snapshot
 }
 
@@ -95,95 +101,109 @@ fn detection(host: u64) -> (&'static str, bool) {
     }
 }
 
-/// Which VM is in a place.
-struct Life {
-    /// Its number there.
-    of: u64,
-    /// Since when.
-    since: u64,
-    /// From when to when the one before it lived.
-    before: Option<(u64, u64)>,
+/// The VMs of a place, one after the other, each of them for as long.
+struct Lives {
+    length: u64,
+    shift: u64,
 }
 
-fn life(host: u64, place: u64, now: u64) -> Life {
-    let length = LIFE / 2 + number(&[host, place, 2]) % (LIFE * 3 / 2);
-    let shifted = now + number(&[host, place, 3]) % length;
-    let of = shifted / length;
-    let since = now - shifted % length;
-    Life {
-        of,
-        since,
-        before: since.checked_sub(length).map(|begin| (begin, since)),
-    }
-}
-
-fn add_vm(
-    snapshot: &mut Snapshot,
-    host: u64,
-    place: u64,
-    (of, since): (u64, u64),
-    until: u64,
-    alive: bool,
-) {
-    let seed = [host, place, of];
-    let age = until.saturating_sub(since);
-    let share = if number(&seed) % 10 < 4 { 100 } else { 1 };
-    let happened = |rates: &[(&'static str, u64)]| -> ByReason {
-        let counts = rates
-            .iter()
-            .map(|(reason, rate)| (*reason, rate * share * age / 100));
-        counts.filter(|(_, count)| *count > 0).collect()
-    };
-    let uuid = uuid(&seed);
-    let name = format!("instance-{:08x}", number(&seed) as u32);
-    let mut row = VmRow {
-        subject: SubjectId {
-            pid: 2000 + (number(&seed) % 4_000_000) as u32,
-            start_ticks: since * 100,
-        },
-        vm: name.clone(),
-        id: uuid,
-        vmm: Vmm::Qemu,
-        named_by: Evidence::CommandLine,
-        owner: Arc::new(Owner {
-            exe: "/usr/bin/qemu-system-x86_64".to_owned(),
-            cgroup: format!(r"/machine.slice/machine-qemu\x2d{of}\x2d{name}.scope"),
-            ..Owner::default()
-        }),
-        started_at: since as f64,
-        alive,
-        vcpus: 4,
-        vcpu_threads: BTreeMap::new(),
-        traps: vec![],
-        ac_injected: 0,
-        delay_ns: 0,
-        last_trap: None,
-        exits: happened(&EXITS),
-        userspace_exits: happened(&USERSPACE_EXITS),
-        carried: None,
-    };
-    if snapshot.host.sees["guest"] && number(&[host, place, of, 4]).is_multiple_of(OFFENDERS) {
-        let (event, count) = match snapshot.host.detection_mode {
-            "fatal" => (Event::GuestSplitLockSigbus, 1),
-            // From one in a minute to some in a second.
-            _ => (
-                Event::GuestSplitLockWarned,
-                age * (1 + number(&[host, place, of, 5]) % 200) / 60,
-            ),
-        };
-        if count > 0 {
-            row.traps = counted(snapshot, event, count);
-            row.last_trap = Some(until as f64);
-            if event == Event::GuestSplitLockWarned {
-                row.delay_ns = count * 10_000_000;
-            }
+impl Lives {
+    fn of(host: u64, place: u64) -> Self {
+        let length = LIFE / 2 + number(&[host, place, 2]) % (LIFE * 3 / 2);
+        Self {
+            length,
+            shift: number(&[host, place, 3]) % length,
         }
     }
-    snapshot.vms.push(row);
+
+    /// Which one there is at a time.
+    const fn at(&self, time: u64) -> u64 {
+        (time + self.shift) / self.length
+    }
+
+    /// When one begins, and the one before it ends.
+    const fn begin(&self, life: u64) -> u64 {
+        life * self.length - self.shift
+    }
+}
+
+/// One VM.
+struct Vm {
+    seed: [u64; 3],
+    since: u64,
+    /// Since when it is counted.
+    counted: u64,
+    until: u64,
+}
+
+impl Vm {
+    /// The locks that it was seen to make, if it is one of those that make any.
+    fn locks(&self, mode: &str) -> Option<(Event, u64)> {
+        let [host, place, life] = self.seed;
+        if !number(&[host, place, life, 4]).is_multiple_of(OFFENDERS) {
+            return None;
+        }
+        // From one in a minute to some in a second; SIGBUS ends a VMM.
+        let per_minute = 1 + number(&[host, place, life, 5]) % 200;
+        let count = (self.until - self.counted) * per_minute / 60;
+        let seen = match mode {
+            "fatal" => (Event::GuestSplitLockSigbus, count.min(1)),
+            _ => (Event::GuestSplitLockWarned, count),
+        };
+        Some(seen).filter(|(_, count)| *count > 0)
+    }
+
+    fn row(&self, mode: &str, sees: bool, now: u64) -> VmRow {
+        let number = number(&self.seed);
+        let share = if number % 10 < 4 { 100 } else { 1 };
+        let happened = |rates: &[(&'static str, u64)]| -> ByReason {
+            let age = self.until - self.counted;
+            let counts = rates
+                .iter()
+                .map(|(reason, rate)| (*reason, rate * share * age / 100));
+            counts.filter(|(_, count)| *count > 0).collect()
+        };
+        let locks = self.locks(mode).filter(|_| sees);
+        let name = format!("instance-{:08x}", number >> 32);
+        VmRow {
+            subject: SubjectId {
+                pid: 2000 + (number % 4_000_000) as u32,
+                start_ticks: self.since * 100,
+            },
+            vm: name.clone(),
+            id: uuid(&self.seed),
+            vmm: Vmm::Qemu,
+            named_by: Evidence::CommandLine,
+            owner: Arc::new(Owner {
+                exe: "/usr/bin/qemu-system-x86_64".to_owned(),
+                cgroup: format!(
+                    r"/machine.slice/machine-qemu\x2d{}\x2d{name}.scope",
+                    self.seed[2]
+                ),
+                ..Owner::default()
+            }),
+            started_at: self.since as f64,
+            alive: self.until == now,
+            vcpus: 4,
+            vcpu_threads: BTreeMap::new(),
+            traps: locks
+                .map(|(event, count)| counts(event, count))
+                .unwrap_or_default(),
+            ac_injected: 0,
+            delay_ns: match locks {
+                Some((Event::GuestSplitLockWarned, count)) => count * 10_000_000,
+                _ => 0,
+            },
+            last_trap: locks.map(|_| self.until as f64),
+            exits: happened(&EXITS),
+            userspace_exits: happened(&USERSPACE_EXITS),
+            carried: None,
+        }
+    }
 }
 
 /// A service that locks, dies of something and comes back under another pid, on one host in twenty.
-fn add_service(snapshot: &mut Snapshot, host: u64, now: u64) {
+fn add_service(snapshot: &mut Snapshot, host: u64, age: u64, now: u64) {
     if !snapshot.host.sees["user"] || !number(&[host, 6]).is_multiple_of(20) {
         return;
     }
@@ -191,16 +211,14 @@ fn add_service(snapshot: &mut Snapshot, host: u64, now: u64) {
         "fatal" => Event::UserSplitLockSigbus,
         _ => Event::UserSplitLockWarned,
     };
-    // Since a week, so that the total goes on.
-    let begin = now - now % (7 * 24 * 3600);
-    let total = (now - begin) / CRASH;
-    let traps = counted(snapshot, event, total);
+    let total = age / CRASH;
+    count_for_host(snapshot, event, total);
     snapshot.workloads.push(WorkloadRow {
         comm: "batch-worker".into(),
         unit: "batch.service".into(),
-        traps,
+        traps: counts(event, total),
     });
-    for life in 0..RETENTION / CRASH {
+    for life in 0..(RETENTION / CRASH).min(total) {
         let start = now - now % CRASH - life * CRASH;
         snapshot.processes.push(ProcessRow {
             subject: SubjectId {
@@ -216,11 +234,7 @@ fn add_service(snapshot: &mut Snapshot, host: u64, now: u64) {
             }),
             started_at: start as f64,
             alive: life == 0,
-            traps: event
-                .lock()
-                .map(|lock| TrapCount::new(lock, 1))
-                .into_iter()
-                .collect(),
+            traps: counts(event, 1),
             alignment_checks: 0,
             delay_ns: 10_000_000,
             last_trap: Some(start as f64),
@@ -229,18 +243,24 @@ fn add_service(snapshot: &mut Snapshot, host: u64, now: u64) {
     }
 }
 
-/// Counts for the host as well.
-fn counted(snapshot: &mut Snapshot, event: Event, count: u64) -> Vec<TrapCount> {
-    let Some(lock) = event.lock() else {
-        return vec![];
-    };
-    let own = TrapCount::new(lock, count);
-    for total in &mut snapshot.host_traps {
-        if *total == TrapCount::new(lock, total.count) {
-            total.count += count;
+fn counts(event: Event, count: u64) -> Vec<TrapCount> {
+    event
+        .lock()
+        .map(|lock| TrapCount::new(lock, count))
+        .into_iter()
+        .collect()
+}
+
+fn count_for_host(snapshot: &mut Snapshot, event: Event, count: u64) {
+    for own in counts(event, count) {
+        for total in &mut snapshot.host_traps {
+            if (&total.origin, &total.trap, &total.outcome)
+                == (&own.origin, &own.trap, &own.outcome)
+            {
+                total.count += count;
+            }
         }
     }
-    vec![own]
 }
 
 fn uuid(seed: &[u64]) -> String {

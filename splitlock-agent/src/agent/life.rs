@@ -40,6 +40,7 @@ impl Agent {
         }
         if is_new {
             self.watch(key.into());
+            self.note_crowd();
         }
         Ok(())
     }
@@ -113,6 +114,7 @@ impl Agent {
         if let Some(identity) = self.inquiries.answer_of_ended(id) {
             self.take_name(&identity);
         }
+        self.note_crowd();
     }
 
     /// Looks for a subject that the kernel log or KVM told of in the ledgers, which may have it

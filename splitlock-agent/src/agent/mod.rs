@@ -66,6 +66,8 @@ struct Agent {
     expired_at: Instant,
     /// The most subjects that there were since memory was given back.
     most_subjects: usize,
+    /// Whether memory was given back in the middle of a crowd's going.
+    crowd_has_gone: bool,
     stories: Stories,
     inquiries: Inquiries,
     log_reports: LogReports,
@@ -106,6 +108,7 @@ pub async fn run(
         lost_records: 0,
         expired_at: Instant::now(),
         most_subjects: 0,
+        crowd_has_gone: false,
         stories: Stories::default(),
         log_reports: LogReports::default(),
         log_history: sources.log_history.map(|history| {

@@ -68,6 +68,7 @@ impl Agent {
                 news.push(key);
             }
         }
+        self.note_crowd();
         self.find_rows()?;
         self.reclaim_rows()?;
         for key in self.vcpus.vms() {
@@ -98,10 +99,20 @@ impl Agent {
     pub(super) fn expire(&mut self) {
         self.expired_at = Instant::now();
         self.table.expire(self.expired_at);
+        if mem::take(&mut self.crowd_has_gone) {
+            memory::give_back();
+        }
+        self.note_crowd();
+    }
+
+    /// Gives memory back whenever half of a crowd have gone, a few times for each crowd, and once more
+    /// later, when nothing is under way for them. To be told whenever subjects have come or gone.
+    pub(super) fn note_crowd(&mut self) {
         let subjects = self.table.subject_count();
         self.most_subjects = self.most_subjects.max(subjects);
-        if self.most_subjects >= CROWD && subjects <= self.most_subjects / 4 {
+        if self.most_subjects >= CROWD && subjects <= self.most_subjects / 2 {
             self.most_subjects = subjects;
+            self.crowd_has_gone = true;
             memory::give_back();
         }
     }

@@ -124,6 +124,14 @@ impl Inquiries {
     }
 
     fn hand_out(&mut self) {
+        if self.waiting.is_empty() {
+            // Of those that had ended, and of a crowd the room as well.
+            for order in &mut self.order {
+                order.clear();
+                order.shrink_to(AHEAD);
+            }
+            self.waiting.shrink_to(AHEAD);
+        }
         while self.open.len() < AHEAD
             && let Some(subject) = self.order.iter_mut().find_map(VecDeque::pop_front)
         {

