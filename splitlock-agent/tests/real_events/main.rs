@@ -12,6 +12,7 @@ mod exits;
 mod figures;
 mod firmware;
 mod guests;
+mod hypervisor;
 mod joins;
 mod kernel_count;
 mod libvirt;
@@ -55,6 +56,9 @@ fn main() -> ExitCode {
     }
     if args.next_if_eq("measure").is_some() {
         return measures::main(&args.collect::<Vec<_>>());
+    }
+    if args.next_if_eq("hypervisor").is_some() {
+        return hypervisor::main(&args.collect::<Vec<_>>());
     }
     if args.next_if_eq("become").is_some() {
         return events::become_program(env::args_os().skip(2));

@@ -58,6 +58,14 @@ impl Child {
         self.process.id()
     }
 
+    /// What became of it, if it has ended.
+    pub fn ended(&mut self) -> Option<String> {
+        match self.process.try_wait() {
+            Ok(status) => status.map(|status| format!("{}: {status}", self.what)),
+            Err(error) => Some(format!("{}: {error}", self.what)),
+        }
+    }
+
     /// Lets it make its events, and does not wait for them.
     #[track_caller]
     pub fn go(&mut self) {

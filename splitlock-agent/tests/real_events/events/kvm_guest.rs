@@ -6,6 +6,7 @@
 
 mod code;
 
+use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
@@ -159,6 +160,32 @@ pub fn make_two(guest: Guest, counts: [u64; 2]) -> Result<Results> {
         }
         Ok(results)
     })
+}
+
+/// Runs one VM whose only vCPU writes to a port again and again; after each write its thread takes a
+/// `step` before the guest goes on. Returns only if something fails.
+pub fn make_steps(mut step: impl FnMut() -> Result<()> + Send + 'static) -> Result<Infallible> {
+    let kvm = Kvm::new().context(DEVICE)?;
+    let cpuid = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .context("KVM_GET_SUPPORTED_CPUID")?;
+    let vm = new_vm(&kvm, Guest::PortIo)?;
+    let mut vcpu = Vcpu::new(&vm, &cpuid, 0)?;
+    let steps = thread::Builder::new()
+        .name("vcpu-0".to_owned())
+        .spawn(move || -> Result<Infallible> {
+            // At a thousand a second it would be for weeks.
+            vcpu.enter_real_mode(u32::MAX.into())?;
+            loop {
+                vcpu.run_until("io")?;
+                step()?;
+            }
+        })
+        .context("starting the vCPU's thread")?;
+    match steps.join() {
+        Ok(failed) => failed,
+        Err(_) => bail!("the vCPU's thread panicked"),
+    }
 }
 
 // The guest's physical memory, which is also its linear memory.

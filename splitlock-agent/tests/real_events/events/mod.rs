@@ -23,6 +23,7 @@ pub mod new_comm;
 pub mod real_bus_error;
 mod results;
 mod sigbus;
+pub mod steady;
 pub mod trap_module;
 
 use std::ffi::{CString, OsString};
@@ -76,6 +77,11 @@ pub enum Event {
     TwoKvmGuests {
         guest: kvm_guest::Guest,
         counts: [u64; 2],
+    },
+    /// Something at a steady rate until the child is killed: [`steady::make`].
+    Steady {
+        steady: steady::Steady,
+        per_second: u32,
     },
     /// `count` traps by the kernel's own handlers, over `threads` threads: [`trap_module::make`].
     TrapModule {
@@ -137,6 +143,11 @@ impl Event {
                 first.to_string(),
                 second.to_string(),
             ],
+            Self::Steady { steady, per_second } => vec![
+                "steady".into(),
+                steady.name().into(),
+                per_second.to_string(),
+            ],
             Self::TrapModule {
                 trap,
                 ip,
@@ -190,6 +201,10 @@ impl Event {
                 guest: guest.parse()?,
                 counts: [number(first)?, number(second)?],
             },
+            ["steady", steady, per_second] => Self::Steady {
+                steady: steady.parse()?,
+                per_second: number(per_second)?,
+            },
             [
                 "trap-module",
                 trap,
@@ -212,6 +227,7 @@ impl Event {
                 "no such event: {words:?}; known: alignment-check COUNT THREADS, \
                  alignment-check-fatal, crowd EACH FIRST COUNT, forged-signal CALL ac|no-ac COUNT, real-bus-error COUNT, \
                  kvm-guest GUEST COUNT VCPUS, two-kvm-guests GUEST COUNT COUNT, \
+                 steady WHAT PER_SECOND, \
                  trap-module-fatal TRAP IP, trap-module TRAP IP COUNT THREADS signals|quiet"
             ),
         })
@@ -234,6 +250,7 @@ impl Event {
                 vcpus,
             } => kvm_guest::make(guest, count, vcpus),
             Self::TwoKvmGuests { guest, counts } => kvm_guest::make_two(guest, counts),
+            Self::Steady { steady, per_second } => match steady::make(steady, per_second)? {},
             Self::TrapModule {
                 trap,
                 ip,

@@ -168,6 +168,26 @@ pub fn die(trap: Trap, ip: u64) -> Result<Results> {
     )
 }
 
+/// The means to make one trap after the other, in the thread that asks.
+pub struct One {
+    device: Device,
+    trap: Trap,
+}
+
+impl One {
+    /// Opens the device.
+    pub fn open(trap: Trap) -> Result<Self> {
+        let device = Device::open()?;
+        Ok(Self { device, trap })
+    }
+
+    /// Makes one, at an instruction pointer that means nothing.
+    pub fn make(&self) -> Result<()> {
+        const IP: u64 = 0x40_1000;
+        make_here(&self.device, self.trap, IP, 1).map(drop)
+    }
+}
+
 /// Makes `count` traps in this thread.
 fn make_here(device: &Device, trap: Trap, ip: u64, count: u64) -> Result<Results> {
     let mut results = Results::default();
