@@ -17,6 +17,7 @@ mod ci;
 mod command;
 mod dashboards;
 mod executables;
+mod fleet;
 mod run;
 mod setup;
 mod steps;
@@ -48,10 +49,12 @@ enum Verb {
     Vm(vm::VmOptions),
     /// Measure what the agent costs, beside others
     Bench(bench::BenchOptions),
+    /// Show a fleet: real traps, Prometheus, Alertmanager and the notification that names the guest
+    Fleet(fleet::FleetOptions),
     /// Write the Grafana dashboards from their source
     Dashboards(dashboards::DashboardsOptions),
     /// Everything that must be green: format, lints, tests (none may skip), documentation, and the
-    /// tests on the oldest and the newest kernel
+    /// tests on the oldest and the newest kernel, and the way from a trap to its notification
     Ci,
 }
 
@@ -77,6 +80,7 @@ fn execute(verb: Verb) -> Result<()> {
         Verb::Test(options) => test::test(&workspace, &mut steps, options),
         Verb::Vm(options) => vm::vm(&workspace, &mut steps, options),
         Verb::Bench(options) => bench::bench(&workspace, &mut steps, &options),
+        Verb::Fleet(options) => fleet::fleet(&workspace, &mut steps, &options),
         Verb::Dashboards(options) => dashboards::dashboards(&workspace, &options),
         Verb::Ci => ci::ci(&workspace, &mut steps),
     }

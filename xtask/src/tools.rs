@@ -1,4 +1,4 @@
-//! Programs that tests talk to: a real Prometheus with its promtool, a real Alertmanager with its
+//! Programs that tests and the fleet talk to: a real Prometheus with its promtool, a real Alertmanager with its
 //! amtool.
 
 use std::{
@@ -102,6 +102,12 @@ impl Tools {
         Ok(Self { programs })
     }
 
+    /// Where one of them is.
+    pub fn path(&self, program: Program) -> Result<&Path> {
+        let path = self.programs.get(&program).map(PathBuf::as_path);
+        path.with_context(|| format!("{program:?} was not found"))
+    }
+
     /// Tells a command where they are.
     pub fn announce_to(&self, command: &mut Command) {
         for (program, path) in &self.programs {
@@ -125,7 +131,7 @@ fn find_package(
     let unpacked = tools.join(package);
     if !unpacked.exists() {
         unpack(package, tools, &unpacked).with_context(|| {
-            format!("tests need {members:?}: not on PATH, and not to be downloaded")
+            format!("{members:?} are needed: not on PATH, and not to be downloaded")
         })?;
     }
     members
@@ -160,7 +166,7 @@ fn with_its_templates(unpacked: &Path) -> Result<PathBuf> {
 fn unpack(package: &str, tools: &Path, folder: &Path) -> Result<()> {
     let apt = Apt::find().context("there is no apt-get here")?;
     eprintln!(
-        "Downloading {package}'s package for the tests; it is unpacked in the target folder, not installed."
+        "Downloading {package}'s package; it is unpacked in the target folder, not installed."
     );
     let download = tools.join("download");
     let file = apt.download(package, &download)?;

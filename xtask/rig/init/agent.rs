@@ -1,8 +1,8 @@
-//! One run of the agent, to ask how its hooks are attached.
+//! The agent: one run to ask how its hooks are attached, or one that goes on.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    net::{Ipv4Addr, TcpStream},
     process::{Child, ChildStderr, Command, Stdio},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -11,9 +11,8 @@ use std::{
 use anyhow::{Context as _, Error, Result, bail};
 use serde_json::Value;
 
-use crate::protocol::AGENT;
+use crate::protocol::{AGENT, AGENT_PORT};
 
-const ADDRESS: &str = "127.0.0.1:9839";
 /// Emulated, loading takes seconds.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// From a closed connection to the end of the agent that closed it.
@@ -21,11 +20,21 @@ const DYING: Duration = Duration::from_secs(2);
 
 /// Starts the agent, fetches its snapshot and ends it. What it logs goes to the console.
 pub fn snapshot(args: &[String]) -> Result<Value> {
+    // With the verifier's words on a program that it refuses.
+    let (mut agent, snapshot) = start(Ipv4Addr::LOCALHOST, "debug", args)?;
+    // It runs; what could fail is of no interest any more.
+    let _ = agent.kill();
+    let _ = agent.wait();
+    Ok(snapshot)
+}
+
+/// Starts the agent and fetches its first snapshot. What it logs goes to the console.
+pub fn start(address: Ipv4Addr, log_level: &str, args: &[String]) -> Result<(Child, Value)> {
     let mut command = Command::new(AGENT);
     command
-        .args(["run", "--web.listen-address", ADDRESS])
-        // With the verifier's words on a program that it refuses.
-        .args(["--log.level", "debug"])
+        .arg("run")
+        .args(["--web.listen-address", &format!("{address}:{AGENT_PORT}")])
+        .args(["--log.level", log_level])
         .args(args)
         .stdin(Stdio::null())
         .stderr(Stdio::piped());
@@ -34,27 +43,24 @@ pub fn snapshot(args: &[String]) -> Result<Value> {
         .with_context(|| format!("cannot start {command:?}"))?;
     let stderr = agent.stderr.take().context("stderr is a pipe")?;
     let last_words = thread::spawn(|| relay(stderr));
-    let snapshot = wait_for_snapshot(&mut agent);
-    snapshot
-        .map_err(|error| explain(error, &mut agent, last_words))
-        .inspect(|_| {
-            // It runs; what could fail is of no interest any more.
-            let _ = agent.kill();
-            let _ = agent.wait();
-        })
+    match wait_for_snapshot(&mut agent) {
+        Ok(snapshot) => Ok((agent, snapshot)),
+        Err(error) => Err(explain(error, &mut agent, last_words)),
+    }
 }
 
 fn wait_for_snapshot(agent: &mut Child) -> Result<Value> {
+    let address = (Ipv4Addr::LOCALHOST, AGENT_PORT);
     let start = Instant::now();
     let mut stream = loop {
-        if let Ok(stream) = TcpStream::connect(ADDRESS) {
+        if let Ok(stream) = TcpStream::connect(address) {
             break stream;
         }
         if agent.try_wait().context("cannot wait")?.is_some() {
             bail!("it ended");
         }
         if start.elapsed() > DEADLINE {
-            bail!("it did not listen on {ADDRESS} within {DEADLINE:?}");
+            bail!("it did not listen on port {AGENT_PORT} within {DEADLINE:?}");
         }
         thread::sleep(Duration::from_millis(50));
     };

@@ -1,19 +1,17 @@
-//! The machine: file systems, modules, network, processes, its end.
+//! The machine: file systems, modules, its name, processes, its end.
 
 use std::{
     ffi::CStr,
     fs::{self, File},
-    net::UdpSocket,
-    os::fd::AsRawFd as _,
     path::Path,
 };
 
-use anyhow::{Context as _, Error, Result, ensure};
+use anyhow::{Context as _, Error, Result};
 use rustix::{
     io::Errno,
     mount::{MountFlags, mount},
     process::{WaitOptions, wait},
-    system::{RebootCommand, finit_module, reboot, uname},
+    system::{RebootCommand, finit_module, reboot, sethostname, uname},
 };
 
 use crate::protocol::MODULES;
@@ -69,24 +67,9 @@ pub fn load_module(file: &str) -> Result<()> {
     finit_module(&module, c"", 0).with_context(|| format!("cannot load {path}"))
 }
 
-/// Sets the loopback interface up: a kernel starts with it down.
-pub fn loopback_up() -> Result<()> {
-    // An ioctl on interfaces wants any socket.
-    let socket = UdpSocket::bind("0.0.0.0:0").context("cannot make a socket")?;
-    // SAFETY: `ifreq` is plain old data, for which zeroes are a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = libc::c_char::from_ne_bytes([*from]);
-    }
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS reads an ifreq, whose flags were set above.
-    let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) };
-    ensure!(
-        status == 0,
-        "cannot set lo up: {}",
-        std::io::Error::last_os_error()
-    );
-    Ok(())
+/// Sets the host's name.
+pub fn set_name(name: &str) -> Result<()> {
+    sethostname(name.as_bytes()).with_context(|| format!("cannot be called {name}"))
 }
 
 /// Reaps children until this one has ended: process 1 inherits all orphans.

@@ -1,7 +1,8 @@
 //! The init of the kernels that `cargo xtask vm` boots: process 1 of an initramfs.
 //!
 //! It mounts what a host has mounted, loads modules, asks the agent how its hooks are
-//! attached, runs the tests on real events, reports all of it and ends the machine.
+//! attached, runs the tests on real events, reports all of it and ends the machine. Or it is a
+//! hypervisor of a fleet for as long as the machine runs.
 
 // One definition of orders and reports for their writers and their readers.
 #[path = "../../src/vm/protocol.rs"]
@@ -9,7 +10,9 @@ mod protocol;
 
 mod agent;
 mod benchmark;
+mod hypervisor;
 mod machine;
+mod network;
 mod port;
 mod test_output;
 mod test_program;
@@ -43,7 +46,7 @@ fn main() {
 /// Process 1 has one more duty than the work: to reap whom no parent waits for.
 fn first_process() -> Result<()> {
     machine::mount_all()?;
-    machine::loopback_up()?;
+    network::up("lo")?;
     let worker = Command::new("/init")
         .arg(WORKER)
         .spawn()
@@ -78,6 +81,7 @@ fn execute(port: &Port) -> Result<()> {
         tests,
         test_args,
         benchmark,
+        hypervisor,
         environment,
     } = serde_json::from_slice(&order).with_context(|| format!("{ORDER} is no order"))?;
     if tracefs {
@@ -101,6 +105,9 @@ fn execute(port: &Port) -> Result<()> {
     }
     if !benchmark.is_empty() {
         return benchmark::run(port, &benchmark);
+    }
+    if let Some(hypervisor) = hypervisor {
+        return hypervisor::run(port, &hypervisor, &agent_args);
     }
     port.send(&match agent::snapshot(&agent_args) {
         Ok(snapshot) => Report::Agent { snapshot },

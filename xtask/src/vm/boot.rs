@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader},
+    net::Ipv4Addr,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
@@ -14,10 +15,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::{kernels::Kernel, qemu::Qemu, results::Boot, scenarios::Scenario};
+use super::{
+    kernels::Kernel, protocol::AGENT_PORT, qemu::Qemu, results::Boot, scenarios::Scenario,
+};
 
 /// From QEMU's start to `rig-init`: 3 to 7 s on an idle machine.
-const TO_BOOT: Duration = Duration::from_secs(90);
+pub const TO_BOOT: Duration = Duration::from_secs(90);
 /// Between two reports: the longest test takes less on an idle machine.
 const BETWEEN_REPORTS: Duration = Duration::from_secs(180);
 /// All of it.
@@ -40,6 +43,9 @@ const MACHINE: [&str; 10] = [
 /// A panic and the restart at the end end QEMU.
 const KERNEL: &str = "console=ttyS0 quiet panic=-1 reboot=t";
 
+/// Where QEMU's own network has its first host.
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+
 /// What a boot needs.
 pub struct Machine<'a> {
     /// The emulator.
@@ -58,6 +64,8 @@ pub struct Machine<'a> {
     pub counts_instructions: bool,
     /// Times the usual limits, but for the start.
     pub patience: u32,
+    /// A port of this machine's loopback that leads to the agent's in there.
+    pub agent_port: Option<u16>,
 }
 
 impl Machine<'_> {
@@ -76,6 +84,11 @@ impl Machine<'_> {
         let mut second = self.attempt(&self.log, say)?;
         second.hangs.push(format!("{why}, see {}", kept.display()));
         Ok(second)
+    }
+
+    /// Starts it, and leaves everything else to the caller.
+    pub fn start(&self) -> Result<Running> {
+        Running::start(&mut self.command(&self.log)?)
     }
 
     fn attempt(&self, log: &Path, say: &dyn Fn(&str)) -> Result<Boot> {
@@ -145,11 +158,26 @@ impl Machine<'_> {
             .arg(self.initramfs)
             .arg("-append")
             .arg(format!("{KERNEL} {}", self.scenario.parameters))
+            .args(self.agent_port.map_or_else(Vec::new, network))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(said);
         Ok(qemu)
     }
+}
+
+/// A card in a network of QEMU's own, which leads nowhere but to the agent.
+fn network(agent_port: u16) -> Vec<String> {
+    let forward = format!("hostfwd=tcp:127.0.0.1:{agent_port}-{ADDRESS}:{AGENT_PORT}");
+    [
+        "-netdev",
+        &format!("user,id=n0,restrict=on,{forward}"),
+        // Nobody boots from it.
+        "-device",
+        "virtio-net-pci,netdev=n0,romfile=",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// What the kernel itself says is wrong, on the console. A lockup is the emulation's slowness.
@@ -167,10 +195,10 @@ fn complaints(console: &str) -> Vec<String> {
 }
 
 /// A QEMU that runs. It is killed when this value is dropped, and when xtask dies.
-struct Running {
+pub struct Running {
     process: Child,
     /// Lines of the second serial port, to the machine's end.
-    reports: Receiver<String>,
+    pub reports: Receiver<String>,
     command: String,
 }
 

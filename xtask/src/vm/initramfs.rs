@@ -15,7 +15,7 @@ use super::{
     kernels::Kernel,
     libvirt,
     programs::Programs,
-    protocol::{AGENT, BENCHMARK, MODULES, Module, ORDER, Order, TESTS},
+    protocol::{AGENT, BENCHMARK, Hypervisor, MODULES, Module, ORDER, Order, TESTS},
     qemu::{self, LOADER},
     scenarios::Scenario,
 };
@@ -54,6 +54,18 @@ const LIBVIRT_SETTINGS: [(&str, &str); 5] = [
 
 /// What KVM needs, in the order of loading; with nested SVM only the last could be another.
 const KVM_MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
+/// What a network card of QEMU's needs, in the order of loading. The newer the kernel, the less of it
+/// is a module.
+const NETWORK_MODULES: [&str; 8] = [
+    "virtio",
+    "virtio_ring",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "failover",
+    "net_failover",
+    "virtio_net",
+];
 /// The tests read it; see `crowds.rs` there.
 const CROWD: &str = "SPLITLOCK_CROWD";
 
@@ -72,6 +84,8 @@ pub enum Work<'a> {
     Tests(&'a [String]),
     /// The benchmark, in the place of everything else.
     Benchmark(&'a Benchmark),
+    /// A hypervisor, in the place of everything else.
+    Hypervisor(&'a Hypervisor),
 }
 
 /// The benchmark.
@@ -119,17 +133,20 @@ pub fn write(
     scenario: &Scenario,
     work: Work<'_>,
 ) -> Result<()> {
-    let (test_args, benchmark) = match work {
-        Work::Tests(args) => (args, None),
-        Work::Benchmark(benchmark) => (&[][..], Some(benchmark)),
+    let (test_args, benchmark, hypervisor) = match work {
+        Work::Tests(args) => (args, None, None),
+        Work::Benchmark(benchmark) => (&[][..], Some(benchmark), None),
+        Work::Hypervisor(hypervisor) => (&[][..], None, Some(hypervisor)),
     };
+    // The tenants of a hypervisor are the test program's.
+    let has_tests = scenario.tests || hypervisor.is_some();
     let Programs { agent, tests, init } = programs;
     let mut archive = Archive::default();
     for folder in ["/rig", MODULES] {
         archive.add(folder, FOLDER, b"")?;
     }
     for (path, program) in [("/init", init), (AGENT, agent), (TESTS, tests)] {
-        if path == TESTS && !scenario.tests {
+        if path == TESTS && !has_tests {
             continue;
         }
         archive.add(path, PROGRAM, &read(program)?)?;
@@ -144,14 +161,15 @@ pub fn write(
         modules.push(Module { file, required });
         Ok(())
     };
-    for name in KVM_MODULES {
+    let network = hypervisor.map_or(&[][..], |_| &NETWORK_MODULES);
+    for name in KVM_MODULES.iter().chain(network) {
         if let Some(path) = kernel.module(name) {
             add_module(name, &path, true)?;
         }
     }
     if let Some(path) = trap_module {
         // Lockdown refuses a module without a signature.
-        add_module("splitlock_trap", path, scenario.tests)?;
+        add_module("splitlock_trap", path, has_tests)?;
     }
     let mut environment = BTreeMap::new();
     if scenario.tests {
@@ -178,6 +196,7 @@ pub fn write(
         tests: scenario.tests,
         test_args: test_args.to_vec(),
         benchmark: benchmark.map_or_else(Vec::new, |benchmark| benchmark.args.clone()),
+        hypervisor: hypervisor.cloned(),
         environment,
     };
     let order = serde_json::to_vec(&order).context("an order is JSON")?;

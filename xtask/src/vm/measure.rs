@@ -95,6 +95,7 @@ fn on(
         cpus: 1,
         counts_instructions: true,
         patience: PATIENCE,
+        agent_port: None,
     };
     let boot = machine.boot(&|line| eprintln!("[{name}] {line}"))?;
     let _ = fs::remove_file(&initramfs);

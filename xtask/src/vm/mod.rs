@@ -8,6 +8,7 @@ mod archive;
 mod boot;
 mod candidates;
 mod coverage;
+mod hypervisor;
 mod initramfs;
 mod kernels;
 mod libvirt;
@@ -43,6 +44,7 @@ use self::{
     sources::Mirror,
 };
 pub use self::{
+    hypervisor::{Emulated, Prepared, prepare as prepare_hypervisor},
     measure::{Measured, measure},
     programs::build_benchmark,
 };
@@ -302,6 +304,7 @@ fn boot_one(
         cpus: CPUS,
         counts_instructions: false,
         patience: orders.patience,
+        agent_port: None,
     };
     let result = machine.boot(&|line| eprintln!("[{name}] {line}"));
     // 90 MB each, made anew in a moment.

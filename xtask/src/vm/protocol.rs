@@ -5,7 +5,7 @@
 //! second serial port: what kernel and programs print goes to the first
 //! and cannot end up in the middle of a report.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,6 +18,8 @@ pub const AGENT: &str = "/rig/splitlock-agent";
 pub const TESTS: &str = "/rig/real_events";
 /// The benchmark's path in the initramfs.
 pub const BENCHMARK: &str = "/rig/hot_path";
+/// The agent's port, on the loopback or, of a [`Hypervisor`], on its network.
+pub const AGENT_PORT: u16 = 9839;
 /// The folder of kernel modules in the initramfs.
 pub const MODULES: &str = "/rig/modules";
 
@@ -38,6 +40,8 @@ pub struct Order {
     pub test_args: Vec<String>,
     /// Arguments of the benchmark; without them it does not run. With them nothing else does.
     pub benchmark: Vec<String>,
+    /// What to be, for ever. Nothing else is done then.
+    pub hypervisor: Option<Hypervisor>,
     /// Environment of the test program, beside that of `rig-init`.
     pub environment: BTreeMap<String, String>,
 }
@@ -49,6 +53,18 @@ pub struct Module {
     pub file: String,
     /// Whether the boot makes no sense without it.
     pub required: bool,
+}
+
+/// A host with tenants and an agent that serves its network. It says [`Report::Agent`] when all of
+/// them run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hypervisor {
+    /// The host's name.
+    pub name: String,
+    /// Its address in a network of 24 bits, whose other hosts are all that it reaches.
+    pub address: Ipv4Addr,
+    /// Arguments of the test program's verb `hypervisor`: the tenants.
+    pub tenants: Vec<String>,
 }
 
 /// One line from the kernel under test.

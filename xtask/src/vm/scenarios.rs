@@ -34,6 +34,13 @@ pub const MEASURING: Scenario = Scenario {
     ..USUAL
 };
 
+/// For a hypervisor that goes on for ever.
+pub const HYPERVISOR: Scenario = Scenario {
+    name: "hypervisor",
+    tests: false,
+    ..USUAL
+};
+
 /// What some hosts lack: only the agent's report on its hooks, on the oldest and the newest kernel.
 pub const LACKING: [Scenario; 4] = [
     Scenario {

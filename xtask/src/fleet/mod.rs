@@ -1,0 +1,303 @@
+//! `cargo xtask fleet`: a small fleet, from the trap in a kernel to the notification.
+//!
+//! An emulated hypervisor ([`hypervisor`], booted by [`vm`]) whose guest locks the bus, the agent of
+//! this machine ([`this_machine`]), a real Prometheus and a real Alertmanager ([`server`]) with the
+//! files of `dashboards/` ([`files`], [`quick`]), and what Alertmanager notifies ([`receiver`]). All
+//! of it ends with xtask.
+
+mod files;
+mod folder;
+mod hypervisor;
+mod interrupt;
+mod notification;
+mod ports;
+mod prometheus;
+mod queries;
+mod quick;
+mod receiver;
+mod server;
+mod this_machine;
+mod watch;
+
+use std::{os::unix::process::CommandExt as _, path::Path, process::Command, time::Duration};
+
+use anyhow::{Context as _, Error, Result};
+
+use self::{
+    files::Target,
+    folder::Folder,
+    interrupt::{Interrupt, Interrupted},
+    ports::Ports,
+    prometheus::Prometheus,
+    queries::Asked,
+    receiver::Receiver,
+    server::Server,
+    watch::Until,
+};
+use crate::{
+    build::{self, BuildOptions},
+    steps::Steps,
+    test::Skipping,
+    tools::{Program, Tools},
+    vm::{self, Emulated, Prepared},
+    workspace::Workspace,
+};
+
+/// How long a check waits for the notification: half a minute to a minute and a half on two cores.
+const PATIENCE: &str = "180";
+
+#[derive(clap::Args)]
+pub struct FleetOptions {
+    /// Succeed as soon as a notification names the guest, fail after so many seconds
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = PATIENCE)]
+    check: Option<u64>,
+    /// The emulated hypervisor's kernel, as for `cargo xtask vm`
+    #[arg(long, value_name = "KERNEL", default_value = "6.12")]
+    kernel: String,
+    /// Prometheus on port 9090, Alertmanager on 9093, this machine's agent on 9839, the hypervisor's on
+    /// 9840; by default free ports are taken
+    #[arg(long)]
+    usual_ports: bool,
+}
+
+impl FleetOptions {
+    /// Those of a check with a kernel that is there anyway.
+    pub fn check_with(kernel: &str) -> Self {
+        Self {
+            check: PATIENCE.parse().ok(),
+            kernel: kernel.to_owned(),
+            usual_ports: false,
+        }
+    }
+}
+
+/// A fleet that runs. Who asks ends before who answers, and the folder goes last.
+struct Fleet {
+    prometheus: Prometheus,
+    prometheus_server: Server,
+    alertmanager: Server,
+    this_machine: Option<Server>,
+    hypervisor: Emulated,
+    _folder: Folder,
+}
+
+/// Builds all that it needs, and runs it.
+pub fn fleet(workspace: &Workspace, steps: &mut Steps, options: &FleetOptions) -> Result<()> {
+    let FleetOptions {
+        check,
+        kernel,
+        usual_ports,
+    } = options;
+    let ports = if *usual_ports {
+        Ports::usual().context("without --usual-ports free ones are taken")?
+    } else {
+        Ports::free()?
+    };
+    let agent = build::build(workspace, steps, &BuildOptions { release: false })?;
+    let tools = steps.run("get Prometheus and Alertmanager", || {
+        Tools::find(workspace, Skipping::Refused)
+    })?;
+    let hypervisor = vm::prepare_hypervisor(workspace, steps, kernel)?;
+    // From here on Ctrl-C is an end like any other.
+    let interrupt = Interrupt::watch()?;
+    let parts = Parts {
+        root: &workspace.root,
+        agent: &agent,
+        tools: &tools,
+        hypervisor: &hypervisor,
+        ports: &ports,
+        interrupt: &interrupt,
+    };
+    let result = match check {
+        Some(seconds) => {
+            let limit = Duration::from_secs(*seconds);
+            steps.run("a fleet, and the notification that names the guest", || {
+                parts.run(&workspace.build_dir, Until::Proof(limit))
+            })
+        }
+        None => parts.run(&workspace.build_dir, Until::Interrupted),
+    };
+    match result {
+        Err(error) if check.is_none() && error.is::<Interrupted>() => Ok(()),
+        result => result,
+    }
+}
+
+/// What a fleet is made of.
+struct Parts<'a> {
+    root: &'a Path,
+    agent: &'a Path,
+    tools: &'a Tools,
+    hypervisor: &'a Prepared,
+    ports: &'a Ports,
+    interrupt: &'a Interrupt,
+}
+
+impl Parts<'_> {
+    fn run(&self, build_dir: &Path, until: Until) -> Result<()> {
+        let receiver = Receiver::start()?;
+        let mut fleet = self.start(Folder::make(build_dir)?, &receiver)?;
+        let result = watch::watch(&mut fleet, &receiver, until, self.interrupt)
+            .and_then(|()| queries::ask_all(&fleet.prometheus, self.interrupt))
+            .inspect_err(|error| fleet.explain(error));
+        eprintln!("The fleet ends.");
+        let Asked {
+            rules,
+            queries,
+            answered,
+        } = result?;
+        eprintln!(
+            "{rules} rules and {queries} queries of the dashboards are no errors there; \
+             {answered} queries have an answer already."
+        );
+        Ok(())
+    }
+
+    fn start(&self, folder: Folder, receiver: &Receiver) -> Result<Fleet> {
+        let Ports {
+            prometheus,
+            alertmanager,
+            this_machine,
+            hypervisor,
+        } = *self.ports;
+        let mut hosts = vec![Target {
+            instance: hypervisor::NAME.to_owned(),
+            port: hypervisor,
+        }];
+        let local = self.start_this_machine(this_machine, folder.path())?;
+        if local.is_some() {
+            hosts.push(Target {
+                instance: rustix::system::uname().nodename().to_string_lossy().into(),
+                port: this_machine,
+            });
+        }
+        eprintln!(
+            "Booting {} with Linux {}.",
+            hypervisor::NAME,
+            self.hypervisor.release()
+        );
+        let emulated = self.hypervisor.boot(
+            hypervisor::NAME,
+            hypervisor::tenants(),
+            hypervisor,
+            folder.path(),
+            &|| self.interrupt.check(),
+        )?;
+        let routing = files::alertmanager(self.root, &folder, receiver.port)?;
+        let mut alertmanager_server = Server::start(
+            "alertmanager",
+            Command::new(self.tools.path(Program::Alertmanager)?)
+                .arg(format!("--config.file={}", routing.display()))
+                .arg(format!(
+                    "--storage.path={}",
+                    folder.path().join("alertmanager").display()
+                ))
+                .arg(format!("--web.listen-address=127.0.0.1:{alertmanager}"))
+                // It has no peers.
+                .arg("--cluster.listen-address=")
+                .process_group(0),
+            folder.path(),
+        )?;
+        alertmanager_server.wait_for(
+            &format!("http://127.0.0.1:{alertmanager}/-/ready"),
+            self.interrupt,
+        )?;
+        let configuration = files::prometheus(self.root, &folder, &hosts, alertmanager)?;
+        let mut prometheus_server = Server::start(
+            "prometheus",
+            Command::new(self.tools.path(Program::Prometheus)?)
+                .arg(format!("--config.file={}", configuration.display()))
+                .arg(format!(
+                    "--storage.tsdb.path={}",
+                    folder.path().join("prometheus").display()
+                ))
+                .arg(format!("--web.listen-address=127.0.0.1:{prometheus}"))
+                // Links in notifications lead there.
+                .arg(format!("--web.external-url=http://127.0.0.1:{prometheus}"))
+                .process_group(0),
+            folder.path(),
+        )?;
+        let asked = Prometheus { port: prometheus };
+        prometheus_server.wait_for(&format!("{}/-/ready", asked.url()), self.interrupt)?;
+        self.tell(&hosts, receiver);
+        Ok(Fleet {
+            prometheus: asked,
+            prometheus_server,
+            alertmanager: alertmanager_server,
+            this_machine: local,
+            hypervisor: emulated,
+            _folder: folder,
+        })
+    }
+
+    /// Nothing if it cannot run here, which it has said then.
+    fn start_this_machine(&self, port: u16, folder: &Path) -> Result<Option<Server>> {
+        match this_machine::start(self.agent, port, folder, self.interrupt) {
+            Ok(server) => Ok(Some(server)),
+            Err(error) if error.is::<Interrupted>() => Err(error),
+            Err(error) => {
+                eprintln!("Going on without an agent of this machine: {error:#}");
+                Ok(None)
+            }
+        }
+    }
+
+    fn tell(&self, hosts: &[Target], receiver: &Receiver) {
+        let line = |what: &str, port: u16, more: &str| {
+            eprintln!("  {what:14} http://127.0.0.1:{port:<7}{more}");
+        };
+        eprintln!();
+        line("Prometheus", self.ports.prometheus, "alerts are at /alerts");
+        line(
+            "Alertmanager",
+            self.ports.alertmanager,
+            "inhibits and routes",
+        );
+        for Target { instance, port } in hosts {
+            let more = if instance == hypervisor::NAME {
+                hypervisor::story()
+            } else {
+                "this machine".to_owned()
+            };
+            line(instance, *port, &more);
+        }
+        line("webhook", receiver.port, "what arrives there is told here");
+        eprintln!(
+            "\nThe rules and the routing are those of dashboards/, with waits {} times as short. Rates \
+             are over their own\nfive minutes, and rise for so long. Ctrl-C ends everything.\n",
+            quick::TIMES
+        );
+    }
+}
+
+impl Fleet {
+    /// An error if a part that nothing goes on without has ended. The agent of this machine is none.
+    fn check(&mut self, say: &dyn Fn(&str)) -> Result<()> {
+        self.hypervisor.check().context(hypervisor::NAME)?;
+        self.prometheus_server.check()?;
+        self.alertmanager.check()?;
+        if let Some(Err(error)) = self.this_machine.as_mut().map(Server::check) {
+            say(&format!("going on without this machine: {error:#}"));
+            self.this_machine = None;
+        }
+        Ok(())
+    }
+
+    /// What may tell why it failed.
+    fn explain(&self, error: &Error) {
+        if error.is::<Interrupted>() {
+            return;
+        }
+        let question = [("query", "up or {__name__=~\".+traps.*rate5m\"}")];
+        match self.prometheus.ask("query", &question) {
+            Ok(answer) => eprintln!("\nPrometheus has {answer:#}"),
+            Err(error) => eprintln!("\nPrometheus does not answer: {error:#}"),
+        }
+        for (name, server) in [
+            ("Prometheus", &self.prometheus_server),
+            ("Alertmanager", &self.alertmanager),
+        ] {
+            eprintln!("\n{name} says last:\n{}", server.words());
+        }
+    }
+}
