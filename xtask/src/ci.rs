@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use crate::{
     bpf_toolchain::{lints, record::Record},
     command::{self, run},
+    fleet::{self, FleetOptions},
     setup,
     steps::{self, Steps},
     test::{self, Skipping},
@@ -60,6 +61,9 @@ fn checks(workspace: &Workspace, steps: &mut Steps, record: &Record, tools: &Too
     });
     // Its steps are in the table, also one that failed.
     if let Err(error) = vm::run(workspace, steps, VmOptions::ends()) {
+        steps::report(&error);
+    }
+    if let Err(error) = fleet::fleet(workspace, steps, &FleetOptions::check_with("newest")) {
         steps::report(&error);
     }
 }
