@@ -16,6 +16,7 @@ mod wall;
 use anyhow::Result;
 use clap::ValueEnum;
 
+pub use self::machine::this_machine;
 use self::results::Section;
 use crate::{setup, steps::Steps, vm, workspace::Workspace};
 

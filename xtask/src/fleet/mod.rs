@@ -16,6 +16,7 @@ mod queries;
 mod quick;
 mod receiver;
 mod server;
+mod simulate;
 mod this_machine;
 mod watch;
 
@@ -58,6 +59,20 @@ pub struct FleetOptions {
     /// 9840; by default free ports are taken
     #[arg(long)]
     usual_ports: bool,
+    /// Instead, have Prometheus scrape so many hosts that do not exist, and tell what that costs it
+    #[arg(long, value_name = "HOSTS", conflicts_with_all = ["check", "kernel", "usual_ports"])]
+    simulate: Option<u32>,
+    /// For so long
+    #[arg(
+        long,
+        value_name = "MINUTES",
+        default_value_t = 8,
+        requires = "simulate"
+    )]
+    minutes: u64,
+    /// Put the table of the simulation into docs/scale.md
+    #[arg(long, requires = "simulate")]
+    update_docs: bool,
 }
 
 impl FleetOptions {
@@ -67,6 +82,9 @@ impl FleetOptions {
             check: PATIENCE.parse().ok(),
             kernel: kernel.to_owned(),
             usual_ports: false,
+            simulate: None,
+            minutes: 0,
+            update_docs: false,
         }
     }
 }
@@ -87,7 +105,13 @@ pub fn fleet(workspace: &Workspace, steps: &mut Steps, options: &FleetOptions) -
         check,
         kernel,
         usual_ports,
+        simulate,
+        minutes,
+        update_docs,
     } = options;
+    if let Some(hosts) = simulate {
+        return simulate::simulate(workspace, steps, *hosts, *minutes, *update_docs);
+    }
     let ports = if *usual_ports {
         Ports::usual().context("without --usual-ports free ones are taken")?
     } else {
