@@ -33,7 +33,7 @@ use crate::{
         programs::Programs,
     },
     readiness::readable,
-    subjects::{paths::Paths, uevents::VmEvents},
+    subjects::{death::Deaths, paths::Paths, uevents::VmEvents},
     table::{Limits, Table},
 };
 
@@ -131,7 +131,17 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
 
     let (kernel_log, history) = opened.ok().unzip();
     let monitor = monitor(host, history.as_ref(), &probes);
+    let watched = descriptors.map_or(usize::MAX, |limit| {
+        usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX)
+    });
+    if watched < (options.limit_processes + options.limit_vms) as usize {
+        warn!(
+            "the limit of file descriptors leaves {watched} for subjects that live at a time, one each; \
+             raise LimitNOFILE"
+        );
+    }
     let sources = Sources {
+        deaths: Deaths::new(watched).context("waiting for processes to end")?,
         programs: Programs::new(ebpf, &probes)?,
         ledgers,
         records,
@@ -154,8 +164,6 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
     info!("serving on http://{address}{}", options.telemetry_path);
 
     let facts = Facts {
-        watched_limit: descriptors
-            .map_or(u64::MAX, |limit| limit.saturating_sub(RESERVED_DESCRIPTORS)),
         probe_statistics: statistics.is_some(),
         ..facts(host, sizes, &probes, paths)
     };
@@ -243,12 +251,18 @@ fn facts(host: &Host, sizes: Sizes, probes: &[Probe], paths: Paths) -> Facts {
         kernel_version: host.kernel_version(),
         trap_entries: sizes.trap_entries as usize,
         exit_rows: sizes.exit_rows as usize,
+        reachable_rows: (sizes.exit_rows as usize).min(pid_max().unwrap_or(usize::MAX)),
         record_bytes: sizes.record_bytes.into(),
         probe_statistics: false,
-        watched_limit: u64::MAX,
         probes: probes.to_vec(),
         paths,
     }
+}
+
+/// `kernel.pid_max`.
+fn pid_max() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok()?;
+    text.trim().parse().ok()
 }
 
 /// Prints the debug lines of the BPF programs, which are off otherwise.

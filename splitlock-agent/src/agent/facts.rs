@@ -11,7 +11,7 @@ use crate::{
         records::Records,
     },
     probes::{Probe, catalogue::Via, programs::Programs},
-    subjects::{paths::Paths, uevents::VmEvents},
+    subjects::{death::Deaths, paths::Paths, uevents::VmEvents},
 };
 
 /// What does not change while the agent runs.
@@ -27,12 +27,13 @@ pub struct Facts {
     pub trap_entries: usize,
     /// Rows of the exit ledger.
     pub exit_rows: usize,
+    /// Those that a thread can have: a row is found by a thread's number, of which there are
+    /// `kernel.pid_max`.
+    pub reachable_rows: usize,
     /// Bytes of the ring buffer.
     pub record_bytes: u64,
     /// Whether the kernel counts the programs' runs and time.
     pub probe_statistics: bool,
-    /// Subjects that may be watched at a time: each takes a descriptor.
-    pub watched_limit: u64,
     /// The hooks.
     pub probes: Vec<Probe>,
     /// Where the host's file systems are mounted.
@@ -69,6 +70,8 @@ pub struct Sources {
     pub log_history: Option<Vec<Report>>,
     /// KVM's word of new VMs, where the kernel gives it.
     pub vm_events: Option<VmEvents>,
+    /// Will tell of subjects' ends.
+    pub deaths: Deaths,
     /// Will tell where the kernel keeps the mode of detection, if it tells.
     pub mode_address: oneshot::Receiver<u64>,
 }

@@ -2,7 +2,7 @@
 //! in the ledgers freed.
 
 use std::{
-    io,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,10 +14,13 @@ use splitlock_common::{
 use tracing::{debug, warn};
 
 use super::Agent;
-use crate::subjects::{SubjectId, death, process, vmm::vcpu::vcpu_number};
+use crate::subjects::{SubjectId, process, vmm::vcpu::vcpu_number};
 
 /// At least between two looks for those that ended long enough ago, scrapes aside.
 const EXPIRY: Duration = Duration::from_secs(1);
+
+/// Longer than any BPF program runs.
+const PROGRAMS: Duration = Duration::from_millis(5);
 
 /// At least between two readings of the ledgers for subjects whose records were lost.
 const UNTOLD: Duration = Duration::from_secs(1);
@@ -46,19 +49,11 @@ impl Agent {
     }
 
     pub(super) fn watch(&mut self, id: SubjectId) {
-        let result = if self.watched < self.facts.watched_limit {
-            death::watch(&self.facts.paths, id, &self.deaths)
-        } else {
-            Err(io::Error::other("too few file descriptors"))
-        };
-        match result {
-            Ok(()) => self.watched += 1,
-            Err(error) => {
-                if self.unwatched.is_empty() {
-                    warn!(pid = id.pid, %error, "its end cannot be watched yet; tried again at each scrape");
-                }
-                self.unwatched.push(id);
+        if let Err(error) = self.deaths.watch(&self.facts.paths, id) {
+            if self.unwatched.is_empty() {
+                warn!(pid = id.pid, %error, "its end cannot be watched yet; tried again at each scrape");
             }
+            self.unwatched.push(id);
         }
     }
 
@@ -84,7 +79,7 @@ impl Agent {
     /// Gives rows back whose thread has ended before its VM, once they get scarce. Each time looks
     /// at all rows, so it waits for more claims in between.
     pub(super) fn reclaim_rows(&mut self) -> Result<(), MapError> {
-        let rows = self.facts.exit_rows;
+        let rows = self.facts.reachable_rows;
         let since = self.vcpus.seen() - self.reclaimed_at;
         if self.vcpus.claimed() < rows / 4 * 3 || since <= rows as u64 / 16 {
             return Ok(());
@@ -93,8 +88,19 @@ impl Agent {
         let paths = &self.facts.paths;
         let has_ended =
             |vcpu: &VcpuKey| !process::has_thread(paths, vcpu.subject().tgid, vcpu.tid());
-        for (vcpu, row) in self.vcpus.remove_ended(&self.ledgers.rows, has_ended) {
-            self.ledgers.free_vcpu(vcpu, row)?;
+        let ended = self.vcpus.ended(&self.ledgers.rows, has_ended);
+        for (vcpu, _, _) in &ended {
+            self.ledgers.disown(*vcpu)?;
+        }
+        // A thread that got the number of an ended one may have found its row before that.
+        wait_for_programs();
+        for (vcpu, row, thread) in ended {
+            let is_used_again = self.ledgers.rows.thread(row) != Some(thread);
+            if is_used_again && self.ledgers.own_again(vcpu, row)? {
+                continue;
+            }
+            self.vcpus.remove_ended(&vcpu, &self.ledgers.rows);
+            self.ledgers.free_row(row)?;
         }
         Ok(())
     }
@@ -137,9 +143,9 @@ impl Agent {
         Ok(None)
     }
 
-    /// Whether a record of a subject's first event may have been lost, ever.
+    /// Whether a record of a subject's first event may have been lost since the ledgers were read.
     fn births_were_lost(&self) -> bool {
-        self.ledgers.host().lost[Loss::RecordRingFull as usize] > 0
+        self.ledgers.host().lost[Loss::RecordRingFull as usize] > self.lost_records
     }
 
     /// Reads the ledgers if records were lost since they were read last, at most once in a while:
@@ -192,5 +198,17 @@ impl Agent {
             }
         }
         Ok(())
+    }
+}
+
+/// Waits until all BPF programs that run now have ended: they run under RCU, and
+/// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu` (kernel/sched/membarrier.c). Takes some milliseconds.
+fn wait_for_programs() {
+    // SAFETY: the call takes numbers.
+    let status = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if status != 0 {
+        // Where CPUs are without a tick (nohz_full) there is no such call; programs run for
+        // microseconds.
+        thread::sleep(PROGRAMS);
     }
 }

@@ -9,7 +9,12 @@ mod show;
 mod vms;
 mod waiting;
 
-use std::{future::pending, io, sync::Arc, time::Instant};
+use std::{
+    future::pending,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aya::maps::MapError;
 use splitlock_common::{
@@ -17,7 +22,10 @@ use splitlock_common::{
     ledger::comm_bytes,
     record::{KIND_EVENT, KIND_VCPU, Record},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
 use tracing::warn;
 
 pub use self::facts::{Facts, Sources};
@@ -33,7 +41,8 @@ use crate::{
     },
     probes::programs::Programs,
     subjects::{
-        SubjectId, death,
+        SubjectId,
+        death::{self, Deaths},
         identity::{Identity, Why},
         inquiries::Inquiries,
         resolver::Resolver,
@@ -41,6 +50,9 @@ use crate::{
     },
     table::{Table, snapshot::Snapshot, stories::Stories},
 };
+
+/// Before asking again what the kernel refused to tell.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A question: what is there to show? The answer fails only if the kernel refuses a ledger.
 pub type Request = oneshot::Sender<Result<Arc<Snapshot>, MapError>>;
@@ -72,9 +84,7 @@ struct Agent {
     inquiries: Inquiries,
     log_reports: LogReports,
     log_history: Option<LogReports>,
-    deaths: mpsc::UnboundedSender<SubjectId>,
-    /// Subjects whose end is watched.
-    watched: u64,
+    deaths: Deaths,
     /// Subjects whose end could not be watched, as no descriptor was free.
     unwatched: Vec<SubjectId>,
 }
@@ -87,7 +97,6 @@ pub async fn run(
     monitor: Monitor,
     mut requests: mpsc::Receiver<Request>,
 ) {
-    let (deaths, mut dead) = mpsc::unbounded_channel();
     let mut kernel_log = sources.kernel_log;
     let mut mode_address = Some(sources.mode_address);
     let mut vm_watch = VmWatch::start(sources.vm_events, facts.paths.clone());
@@ -116,8 +125,7 @@ pub async fn run(
             reports.add(&history);
             reports
         }),
-        deaths,
-        watched: 0,
+        deaths: sources.deaths,
         unwatched: vec![],
     };
     agent.look_at_host();
@@ -135,10 +143,13 @@ pub async fn run(
                     agent.answer(&mut waiting);
                 }
             }
-            Some(subject) = dead.recv() => {
-                agent.watched -= 1;
-                agent.bury(subject);
-            }
+            ended = agent.deaths.next() => match ended {
+                Ok(ended) => ended.into_iter().for_each(|subject| agent.bury(subject)),
+                Err(error) => {
+                    warn!(%error, "ends of subjects cannot be learnt");
+                    sleep(PAUSE).await;
+                }
+            },
             result = next_records(&mut agent.records, &mut records) => match result {
                 Ok(()) => {
                     agent.take_records(&mut records);

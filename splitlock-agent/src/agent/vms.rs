@@ -1,7 +1,7 @@
 //! VMs that have not run yet, or ran before the agent did: by KVM's uevents, and by the open files
 //! of all processes.
 
-use std::{future::pending, io, thread};
+use std::{collections::HashMap, future::pending, io, mem, sync::mpsc, thread};
 
 use tokio::{
     io::unix::AsyncFd,
@@ -34,6 +34,15 @@ pub struct VmWatch {
     paths: Paths,
     scans: UnboundedReceiver<Vec<FoundVm>>,
     scanner: UnboundedSender<Vec<FoundVm>>,
+    is_scanning: bool,
+    scan_again: bool,
+    /// Processes that ended a VM, whose files are looked through for another one; true if they began
+    /// or ended one since. There may be thousands of files.
+    looks: HashMap<u32, bool>,
+    looked: UnboundedReceiver<(u32, Option<FoundVm>)>,
+    looker: UnboundedSender<(u32, Option<FoundVm>)>,
+    /// Gives pids to the thread that looks; `None` until there is one.
+    asked: Option<mpsc::Sender<u32>>,
 }
 
 impl VmWatch {
@@ -45,17 +54,33 @@ impl VmWatch {
                 .ok()
         });
         let (scanner, scans) = unbounded_channel();
-        let watch = Self {
+        let (looker, looked) = unbounded_channel();
+        let mut watch = Self {
             events,
             paths,
             scans,
             scanner,
+            is_scanning: false,
+            scan_again: false,
+            looks: HashMap::new(),
+            looked,
+            looker,
+            asked: None,
         };
         watch.scan();
         watch
     }
 
-    fn scan(&self) {
+    /// Looks at all processes, once at a time.
+    fn scan(&mut self) {
+        if self.is_scanning {
+            self.scan_again = true;
+        } else {
+            self.start_scan();
+        }
+    }
+
+    fn start_scan(&mut self) {
         let (paths, scanner) = (self.paths.clone(), self.scanner.clone());
         let look = move || match vms::vms(&paths) {
             Ok(ids) => {
@@ -63,34 +88,100 @@ impl VmWatch {
                 // The agent may be ending.
                 let _ = scanner.send(found);
             }
-            Err(error) => warn!(%error, "VMs that are there already cannot be looked for"),
+            Err(error) => {
+                warn!(%error, "VMs that are there already cannot be looked for");
+                let _ = scanner.send(vec![]);
+            }
         };
-        if let Err(error) = thread::Builder::new()
+        let started = thread::Builder::new()
             .name("vm-scan".to_owned())
-            .spawn(look)
-        {
-            warn!(%error, "no thread to look for VMs");
+            .spawn(look);
+        self.is_scanning = started
+            .inspect_err(|error| warn!(%error, "no thread to look for VMs"))
+            .is_ok();
+    }
+
+    /// Has another thread see whether a process has a VM left, each process once at a time.
+    fn look(&mut self, pid: u32) {
+        if let Some(again) = self.looks.get_mut(&pid) {
+            *again = true;
+            return;
         }
+        if self.asked.is_none() {
+            self.asked = self
+                .start_looking()
+                .inspect_err(|error| warn!(%error, "no thread to see whether VMs have ended"))
+                .ok();
+        }
+        if let Some(asked) = &self.asked
+            && asked.send(pid).is_ok()
+        {
+            self.looks.insert(pid, false);
+        }
+    }
+
+    fn start_looking(&self) -> io::Result<mpsc::Sender<u32>> {
+        let (asked, pids) = mpsc::channel();
+        let (paths, looker) = (self.paths.clone(), self.looker.clone());
+        thread::Builder::new()
+            .name("vm-files".to_owned())
+            .spawn(move || {
+                for pid in pids {
+                    let without = process::start_ticks(&paths, pid)
+                        .ok()
+                        .filter(|_| !vms::has_vm(&paths, pid))
+                        .and_then(|start_ticks| found(&paths, SubjectId { pid, start_ticks }))
+                        .map(|found| FoundVm {
+                            has_vm: false,
+                            ..found
+                        });
+                    if looker.send((pid, without)).is_err() {
+                        break;
+                    }
+                }
+            })?;
+        Ok(asked)
     }
 
     /// The next VMs that were found; waits for ever if there can be none.
     pub async fn next(&mut self) -> Vec<FoundVm> {
         tokio::select! {
-            Some(found) = self.scans.recv() => found,
+            Some(found) = self.scans.recv() => {
+                if mem::replace(&mut self.scan_again, false) {
+                    self.start_scan();
+                } else {
+                    self.is_scanning = false;
+                }
+                found
+            }
+            Some((pid, without)) = self.looked.recv() => {
+                // What was seen may be of before what happened since.
+                if self.looks.remove(&pid) == Some(true) {
+                    self.look(pid);
+                    return vec![];
+                }
+                without.into_iter().collect()
+            }
             event = next_event(&mut self.events) => match event {
                 Ok(Some(Received::Event(VmEvent { kind, tid }))) => {
-                    let owner = owner(&self.paths, tid);
                     match kind {
-                        VmEventKind::Create => owner.into_iter().collect(),
+                        VmEventKind::Create => {
+                            let owner = owner(&self.paths, tid);
+                            if let Some(again) = owner
+                                .as_ref()
+                                .and_then(|owner| self.looks.get_mut(&owner.id.pid))
+                            {
+                                *again = true;
+                            }
+                            owner.into_iter().collect()
+                        }
                         // It may have another one.
-                        VmEventKind::Destroy => owner
-                            .filter(|owner| !vms::has_vm(&self.paths, owner.id.pid))
-                            .map(|owner| FoundVm {
-                                has_vm: false,
-                                ..owner
-                            })
-                            .into_iter()
-                            .collect(),
+                        VmEventKind::Destroy => {
+                            if let Ok(pid) = process::thread_group(&self.paths, tid) {
+                                self.look(pid);
+                            }
+                            vec![]
+                        }
                     }
                 }
                 Ok(None) => vec![],

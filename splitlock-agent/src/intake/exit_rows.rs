@@ -115,6 +115,13 @@ impl ExitRows {
         })
     }
 
+    /// The thread that counts into a row now, or did last.
+    pub fn thread(&self, index: u32) -> Option<ThreadIdentity> {
+        let row = self.get(index)?;
+        // SAFETY: in bounds; a torn value is that of a thread that lives.
+        Some(unsafe { (&raw const (*row).thread).read_volatile() })
+    }
+
     /// What a row says beside its counters.
     pub fn head(&self, index: u32) -> Option<RowHead> {
         let row = self.get(index)?;

@@ -9,6 +9,9 @@ use splitlock_common::ledger::{Call, CallKey, HostCounters, SubjectKey, TrapEntr
 
 use super::{exit_rows::ExitRows, mapped::Mapped};
 
+/// Flag of an insertion that changes nothing which is there (include/uapi/linux/bpf.h).
+const BPF_NOEXIST: u64 = 1;
+
 /// A shared structure as aya wants it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -134,9 +137,28 @@ impl Ledgers {
         }
     }
 
-    /// Frees a dead vCPU thread's row of the exit ledger.
+    /// Frees a dead VM's row of the exit ledger: no thread of it can count there any more.
     pub fn free_vcpu(&mut self, key: VcpuKey, row: u32) -> Result<(), MapError> {
-        self.owners.remove(&Plain(key))?;
+        self.disown(key)?;
+        self.free_row(row)
+    }
+
+    /// From now on a thread that gets this number finds no row. One that has found it goes on there.
+    pub fn disown(&mut self, key: VcpuKey) -> Result<(), MapError> {
+        self.owners.remove(&Plain(key))
+    }
+
+    /// Takes that back. False if a further thread has another row under this number by now.
+    pub fn own_again(&mut self, key: VcpuKey, row: u32) -> Result<bool, MapError> {
+        match self.owners.insert(Plain(key), row, BPF_NOEXIST) {
+            Ok(()) => Ok(true),
+            Err(_) if self.owners.get(&Plain(key), 0).is_ok() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Frees a row that nobody owns.
+    pub fn free_row(&mut self, row: u32) -> Result<(), MapError> {
         self.rows.clear(row);
         self.taken_rows.remove(&row)
     }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use splitlock_common::{
-    ledger::{SubjectKey, VcpuKey},
+    ledger::{SubjectKey, ThreadIdentity, VcpuKey},
     record::Record,
 };
 
@@ -33,7 +33,7 @@ struct Vm {
     head: RowHead,
     rows: HashMap<VcpuKey, Row>,
     /// Counters of threads that have ended before their VM, whose rows were given back.
-    ended: ExitTally,
+    ended: Option<Box<ExitTally>>,
 }
 
 /// All claimed rows.
@@ -55,7 +55,7 @@ impl Vcpus {
         let vm = self.vms.entry(key.subject()).or_insert_with(|| Vm {
             head,
             rows: HashMap::new(),
-            ended: ExitTally::default(),
+            ended: None,
         });
         let row = Row {
             index: row,
@@ -95,7 +95,7 @@ impl Vcpus {
     /// A VM's counters, added up over its vCPU threads.
     pub fn tally(&self, vm: SubjectKey, rows: &ExitRows) -> Option<(RowHead, ExitTally)> {
         let vm = self.vms.get(&vm)?;
-        let mut tally = vm.ended.clone();
+        let mut tally = vm.ended.as_deref().cloned().unwrap_or_default();
         for (key, row) in &vm.rows {
             rows.add_to(row.index, &mut tally);
             tally.threads.insert(key.tid(), row.vcpu);
@@ -115,27 +115,31 @@ impl Vcpus {
             .collect()
     }
 
-    /// Takes out the rows of threads that have ended, and keeps their counters for their VM; the
-    /// rows are to be freed.
-    pub fn remove_ended(
-        &mut self,
+    /// The rows of threads that have ended, each with the thread that counted there last.
+    pub fn ended(
+        &self,
         rows: &ExitRows,
         has_ended: impl Fn(&VcpuKey) -> bool,
-    ) -> Vec<(VcpuKey, u32)> {
-        let mut removed = vec![];
-        for vm in self.vms.values_mut() {
-            let ended: Vec<(VcpuKey, u32)> = vm
-                .rows
-                .extract_if(|key, _| has_ended(key))
-                .map(|(key, row)| (key, row.index))
-                .collect();
-            for (_, row) in &ended {
-                rows.add_to(*row, &mut vm.ended);
-            }
-            removed.extend(ended);
+    ) -> Vec<(VcpuKey, u32, ThreadIdentity)> {
+        let all = self.vms.values().flat_map(|vm| &vm.rows);
+        all.filter_map(|(key, row)| {
+            // First, so that a thread that ends and is followed by another is not mistaken for it.
+            let thread = rows.thread(row.index)?;
+            has_ended(key).then_some((*key, row.index, thread))
+        })
+        .collect()
+    }
+
+    /// Takes out the row of a thread that has ended, and keeps its counters for its VM; the row is to
+    /// be freed.
+    pub fn remove_ended(&mut self, key: &VcpuKey, rows: &ExitRows) {
+        let Some(vm) = self.vms.get_mut(&key.subject()) else {
+            return;
+        };
+        if let Some(row) = vm.rows.remove(key) {
+            rows.add_to(row.index, vm.ended.get_or_insert_default());
+            self.claimed -= 1;
         }
-        self.claimed -= removed.len();
-        removed
     }
 }
 
@@ -200,8 +204,12 @@ mod tests {
             rows.claim(row, key, 10);
             vcpus.add(key, row, None, &rows);
         }
-        let removed = vcpus.remove_ended(&rows, |key| key.tid() == 1);
-        assert_eq!(removed, [(vcpu(1, 1), 0)]);
+        let ended = vcpus.ended(&rows, |key| key.tid() == 1);
+        let [(key, row, _)] = ended[..] else {
+            panic!("{}", ended.len());
+        };
+        assert_eq!((key, row), (vcpu(1, 1), 0));
+        vcpus.remove_ended(&key, &rows);
         rows.clear(0);
         assert_eq!(vcpus.claimed(), 1);
         assert_eq!(returns(&vcpus, &rows, vcpu(1, 1)), Some(20));

@@ -1,46 +1,113 @@
-//! Learning of a subject's end, by a pidfd.
+//! Learning of subjects' ends, by pidfds.
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    collections::HashMap,
+    io, mem,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
+    event::{
+        PollFd, PollFlags, Timespec,
+        epoll::{self, CreateFlags, EventData, EventFlags},
+        poll,
+    },
     io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
 };
-use tokio::sync::mpsc::UnboundedSender;
-use tracing::warn;
+use tokio::io::unix::AsyncFd;
 
 use super::{SubjectId, paths::Paths, process::start_ticks};
 use crate::readiness::readable;
 
-/// Sends `subject` to `deaths` once it has ended: at once if it is gone already.
+/// Ends that are told at a time.
+const BATCH: usize = 64;
+
+/// The subjects whose end is waited for: a descriptor for each, and one for all of them.
 ///
-/// A pidfd becomes readable when the last thread of the group has ended, so nothing is counted
-/// for the subject after that.
-///
-/// # Errors
-/// No descriptor is free. Nothing will be sent; try again later.
-pub fn watch(
-    paths: &Paths,
-    subject: SubjectId,
-    deaths: &UnboundedSender<SubjectId>,
-) -> io::Result<()> {
-    let deaths = deaths.clone();
-    match open(paths, subject)?.map(readable).transpose()? {
-        Some(pidfd) => {
-            tokio::spawn(async move {
-                if let Err(error) = pidfd.readable().await {
-                    warn!(pid = subject.pid, %error, "waiting for its end failed; taken as ended");
-                }
-                // The agent may be ending itself.
-                let _ = deaths.send(subject);
-            });
+/// A pidfd becomes readable when the last thread of the group has ended, so nothing is counted for
+/// the subject after that.
+pub struct Deaths {
+    epoll: AsyncFd<OwnedFd>,
+    pidfds: HashMap<u64, (SubjectId, OwnedFd)>,
+    /// What the next one is known by.
+    token: u64,
+    limit: usize,
+    /// Those that were gone already.
+    gone: Vec<SubjectId>,
+}
+
+impl Deaths {
+    /// Waits for nobody yet, and for at most `limit` subjects at a time.
+    ///
+    /// # Errors
+    /// The kernel gives no descriptor.
+    pub fn new(limit: usize) -> io::Result<Self> {
+        Ok(Self {
+            epoll: readable(epoll::create(CreateFlags::CLOEXEC)?)?,
+            pidfds: HashMap::new(),
+            token: 0,
+            limit,
+            gone: vec![],
+        })
+    }
+
+    /// Has [`Self::next`] tell of this subject's end; at once if it is gone already.
+    ///
+    /// # Errors
+    /// It lives, and no descriptor is free. Nothing will be told; try again later.
+    pub fn watch(&mut self, paths: &Paths, subject: SubjectId) -> io::Result<()> {
+        let Some(pidfd) = open(paths, subject)?.filter(|pidfd| !is_readable(pidfd)) else {
+            self.gone.push(subject);
+            return Ok(());
+        };
+        if self.pidfds.len() >= self.limit {
+            return Err(io::Error::other("too few file descriptors"));
         }
-        None => {
-            let _ = deaths.send(subject);
+        self.token += 1;
+        epoll::add(
+            self.epoll.get_ref(),
+            &pidfd,
+            EventData::new_u64(self.token),
+            EventFlags::IN,
+        )?;
+        self.pidfds.insert(self.token, (subject, pidfd));
+        Ok(())
+    }
+
+    /// Those that have ended since; waits until there is one. Nothing is lost if it is not waited
+    /// for to the end.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub async fn next(&mut self) -> io::Result<Vec<SubjectId>> {
+        if !self.gone.is_empty() {
+            return Ok(mem::take(&mut self.gone));
+        }
+        loop {
+            let mut ready = self.epoll.readable().await?;
+            let mut events = Vec::with_capacity(BATCH);
+            epoll::wait(
+                ready.get_inner(),
+                rustix::buffer::spare_capacity(&mut events),
+                Some(&Timespec::default()),
+            )?;
+            if events.is_empty() {
+                ready.clear_ready();
+                continue;
+            }
+            let ended = events
+                .iter()
+                // Closing the descriptor takes it out.
+                .filter_map(|event| self.pidfds.remove(&{ event.data }.u64()))
+                .map(|(subject, _)| subject)
+                .collect();
+            if self.pidfds.is_empty() {
+                self.pidfds.shrink_to(BATCH);
+            }
+            return Ok(ended);
         }
     }
-    Ok(())
 }
 
 /// Whether a subject has ended by now, as far as the kernel says; also one that nobody has waited
@@ -48,13 +115,15 @@ pub fn watch(
 pub fn has_ended(paths: &Paths, subject: SubjectId) -> bool {
     match open(paths, subject) {
         Ok(None) => true,
-        Ok(Some(pidfd)) => {
-            let mut ready = [PollFd::new(&pidfd, PollFlags::IN)];
-            poll(&mut ready, Some(&Timespec::default())).is_ok_and(|count| count > 0)
-        }
+        Ok(Some(pidfd)) => is_readable(&pidfd),
         // No descriptor is free: its end is not known.
         Err(_) => false,
     }
+}
+
+fn is_readable(pidfd: &OwnedFd) -> bool {
+    let mut ready = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+    poll(&mut ready, Some(&Timespec::default())).is_ok_and(|count| count > 0)
 }
 
 /// `None` if the subject is gone, or its pid is another's by now.
@@ -111,5 +180,34 @@ mod tests {
         }
         child.wait().unwrap();
         assert!(has_ended(&paths, subject));
+    }
+
+    #[tokio::test]
+    async fn ends_are_told_also_of_those_that_are_gone() {
+        let paths = Paths::default();
+        let of = |pid| SubjectId {
+            pid,
+            start_ticks: start_ticks(&paths, pid).unwrap(),
+        };
+        let mut deaths = Deaths::new(1).unwrap();
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let subject = of(child.id());
+        deaths.watch(&paths, subject).unwrap();
+        let own = of(std::process::id());
+        assert!(deaths.watch(&paths, own).is_err(), "it is one too many");
+        // One that has ended needs no place.
+        let earlier = SubjectId {
+            start_ticks: own.start_ticks - 1,
+            ..own
+        };
+        deaths.watch(&paths, earlier).unwrap();
+        assert_eq!(deaths.next().await.unwrap(), [earlier]);
+        child.kill().unwrap();
+        assert_eq!(deaths.next().await.unwrap(), [subject]);
+        child.wait().unwrap();
+        // Its place is free again.
+        deaths.watch(&paths, own).unwrap();
+        let wait = std::time::Duration::from_millis(20);
+        assert!(tokio::time::timeout(wait, deaths.next()).await.is_err());
     }
 }
