@@ -139,6 +139,7 @@ fn snapshot(table: &Table) -> Snapshot {
         vms: table.vms(),
         workloads: table.workloads(),
         overflow_traps: table.overflow(),
+        overflow_subjects: table.overflow_subjects(),
         lost: table.lost(),
         tracked: table.tracked(),
         ledgers: BTreeMap::new(),

@@ -310,6 +310,7 @@ fn empty(mode: &'static str, sees: bool, now: u64) -> Snapshot {
         vms: vec![],
         workloads: vec![],
         overflow_traps: BTreeMap::from([("process", 0), ("vm", 0), ("workload", 0)]),
+        overflow_subjects: BTreeMap::from([("process", 0), ("vm", 0), ("workload", 0)]),
         lost: Loss::ALL.iter().map(|loss| (loss.name(), 0)).collect(),
         tracked: BTreeMap::from([
             ("process", full(3, 1000)),

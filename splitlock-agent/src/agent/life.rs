@@ -2,6 +2,7 @@
 //! in the ledgers freed.
 
 use std::{
+    future::pending,
     thread,
     time::{Duration, Instant},
 };
@@ -9,8 +10,9 @@ use std::{
 use aya::maps::MapError;
 use splitlock_common::{
     Hook, Loss, classify,
-    ledger::{SubjectKey, VcpuKey},
+    ledger::{SubjectKey, ThreadIdentity, VcpuKey},
 };
+use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{debug, warn};
 
 use super::Agent;
@@ -24,6 +26,25 @@ const PROGRAMS: Duration = Duration::from_millis(5);
 
 /// At least between two readings of the ledgers for subjects whose records were lost.
 const UNTOLD: Duration = Duration::from_secs(1);
+
+/// Rows of threads that have ended before their VM, which nobody owns any more.
+pub(super) struct Reclaiming {
+    /// With the thread that counted there last.
+    ended: Vec<(VcpuKey, u32, ThreadIdentity)>,
+    /// Ends with all programs that may have found one of them before.
+    programs: JoinHandle<()>,
+}
+
+impl Reclaiming {
+    /// Waits for those programs; for ever if nothing is reclaimed.
+    pub async fn programs(reclaiming: &mut Option<Self>) {
+        match reclaiming {
+            // It does not panic, and nobody cancels it.
+            Some(reclaiming) => drop((&mut reclaiming.programs).await),
+            None => pending().await,
+        }
+    }
+}
 
 impl Agent {
     /// Reads what the ledgers hold of a subject that they have not told of yet.
@@ -81,7 +102,10 @@ impl Agent {
     pub(super) fn reclaim_rows(&mut self) -> Result<(), MapError> {
         let rows = self.facts.reachable_rows;
         let since = self.vcpus.seen() - self.reclaimed_at;
-        if self.vcpus.claimed() < rows / 4 * 3 || since <= rows as u64 / 16 {
+        if self.reclaiming.is_some()
+            || self.vcpus.claimed() < rows / 4 * 3
+            || since <= rows as u64 / 16
+        {
             return Ok(());
         }
         self.reclaimed_at = self.vcpus.seen();
@@ -93,8 +117,21 @@ impl Agent {
             self.ledgers.disown(*vcpu)?;
         }
         // A thread that got the number of an ended one may have found its row before that.
-        wait_for_programs();
-        for (vcpu, row, thread) in ended {
+        self.reclaiming = Some(Reclaiming {
+            ended,
+            programs: spawn_blocking(wait_for_programs),
+        });
+        Ok(())
+    }
+
+    /// Frees the rows of ended threads that nobody has found since.
+    pub(super) fn finish_reclaiming(&mut self) -> Result<(), MapError> {
+        let ended = self.reclaiming.take().map(|reclaiming| reclaiming.ended);
+        for (vcpu, row, thread) in ended.into_iter().flatten() {
+            // Its VM may have ended meanwhile, and the row may be another's.
+            if self.vcpus.row(&vcpu) != Some(row) {
+                continue;
+            }
             let is_used_again = self.ledgers.rows.thread(row) != Some(thread);
             if is_used_again && self.ledgers.own_again(vcpu, row)? {
                 continue;
@@ -134,13 +171,13 @@ impl Agent {
         if !self.births_were_lost() {
             return Ok(None);
         }
-        for item in self.ledgers.traps() {
-            let (key, _) = item?;
+        let mut found = None;
+        self.ledgers.for_each_trap(|key, _| {
             if SubjectId::from(key) == id {
-                return Ok(Some(key));
+                found = Some(key);
             }
-        }
-        Ok(None)
+        })?;
+        Ok(found)
     }
 
     /// Whether a record of a subject's first event may have been lost since the ledgers were read.

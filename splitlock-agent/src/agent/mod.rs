@@ -29,7 +29,7 @@ use tokio::{
 use tracing::warn;
 
 pub use self::facts::{Facts, Sources};
-use self::{log::LogReports, vms::VmWatch, waiting::Waiting};
+use self::{life::Reclaiming, log::LogReports, vms::VmWatch, waiting::Waiting};
 use crate::{
     detection::Monitor,
     host,
@@ -68,6 +68,7 @@ struct Agent {
     /// `None` once it cannot be read any more.
     records: Option<Records>,
     vcpus: Vcpus,
+    reclaiming: Option<Reclaiming>,
     /// Claims of rows that were seen when rows were given back last.
     reclaimed_at: u64,
     table: Table,
@@ -111,6 +112,7 @@ pub async fn run(
         ledgers: sources.ledgers,
         records: Some(sources.records),
         vcpus: Vcpus::default(),
+        reclaiming: None,
         reclaimed_at: 0,
         table,
         read_at: Instant::now(),
@@ -150,6 +152,11 @@ pub async fn run(
                     sleep(PAUSE).await;
                 }
             },
+            () = Reclaiming::programs(&mut agent.reclaiming) => {
+                if let Err(error) = agent.finish_reclaiming() {
+                    warn!(%error, "rows of ended vCPU threads cannot be freed");
+                }
+            }
             result = next_records(&mut agent.records, &mut records) => match result {
                 Ok(()) => {
                     agent.take_records(&mut records);

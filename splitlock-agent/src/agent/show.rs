@@ -39,6 +39,7 @@ impl Agent {
             vms: self.table.vms(),
             workloads: self.table.workloads(),
             overflow_traps: self.table.overflow(),
+            overflow_subjects: self.table.overflow_subjects(),
             lost: self.table.lost(),
             tracked: self.table.tracked(),
             ledgers,
@@ -61,13 +62,12 @@ impl Agent {
         // An entry that a new subject inserts meanwhile may be missed; the next reading has it.
         let mut news = vec![];
         let mut entries = 0;
-        for item in self.ledgers.traps() {
-            let (key, entry) = item?;
+        self.ledgers.for_each_trap(|key, entry| {
             entries += 1;
-            if self.table.read_trap(key, &entry) {
+            if self.table.read_trap(key, entry) {
                 news.push(key);
             }
-        }
+        })?;
         self.note_crowd();
         self.find_rows()?;
         self.reclaim_rows()?;

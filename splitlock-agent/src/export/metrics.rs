@@ -64,6 +64,8 @@ families! {
         "Whose a VM is and what runs it, always 1.";
     OVERFLOW_TRAPS: COUNTER "splitlock_overflow_traps_total" ["kind"]
         "Locks of processes, workloads or VMs that have no series of their own, as a limit was reached.";
+    OVERFLOW_SUBJECTS: COUNTER "splitlock_overflow_subjects_total" ["kind"]
+        "Processes, workloads or VMs that found no series free when they came, also without locks.";
     DETECTION_MODE: GAUGE "splitlock_host_detection_mode" ["mode"]
         "1 for the mode of the kernel's detection, 0 for the others.";
     DETECTION_SOURCE: GAUGE "splitlock_host_detection_source_info" ["source"]

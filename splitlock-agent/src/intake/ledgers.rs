@@ -1,5 +1,7 @@
 //! The ledgers and the host's counters: reading them, and freeing what a dead subject held.
 
+use std::os::fd::{AsFd as _, OwnedFd};
+
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, Pod,
@@ -7,7 +9,7 @@ use aya::{
 };
 use splitlock_common::ledger::{Call, CallKey, HostCounters, SubjectKey, TrapEntry, VcpuKey};
 
-use super::{exit_rows::ExitRows, mapped::Mapped};
+use super::{batch, exit_rows::ExitRows, mapped::Mapped};
 
 /// Flag of an insertion that changes nothing which is there (include/uapi/linux/bpf.h).
 const BPF_NOEXIST: u64 = 1;
@@ -32,6 +34,8 @@ unsafe impl Pod for Plain<Call> {}
 pub struct Ledgers {
     host: Mapped<HostCounters>,
     traps: HashMap<MapData, Plain<SubjectKey>, Plain<TrapEntry>>,
+    /// The same map, to be read as a whole.
+    all_traps: OwnedFd,
     owners: HashMap<MapData, Plain<VcpuKey>, u32>,
     calls: HashMap<MapData, Plain<CallKey>, Plain<Call>>,
     taken_rows: HashMap<MapData, u32, u32>,
@@ -60,9 +64,15 @@ impl Ledgers {
         let rows = ExitRows::map(array(&rows_map)?.fd(), exit_rows).context("mapping EXIT_ROWS")?;
         let host_map = take(ebpf, "HOST")?;
         let host = Mapped::map(array(&host_map)?.fd(), 1).context("mapping HOST")?;
+        let traps = take(ebpf, "TRAPS")?;
+        let all_traps = match &traps {
+            Map::HashMap(data) => data.fd().as_fd().try_clone_to_owned()?,
+            _ => bail!("TRAPS is no hash"),
+        };
         Ok(Self {
             host,
-            traps: take(ebpf, "TRAPS")?.try_into()?,
+            traps: traps.try_into()?,
+            all_traps,
             owners: take(ebpf, "EXIT_OWNERS")?.try_into()?,
             calls: take(ebpf, "CALLS")?.try_into()?,
             taken_rows: take(ebpf, "TAKEN_ROWS")?.try_into()?,
@@ -81,11 +91,13 @@ impl Ledgers {
             .unwrap_or_default()
     }
 
-    /// All entries of the trap ledger. One that is added meanwhile may be missing.
-    pub fn traps(&self) -> impl Iterator<Item = Result<(SubjectKey, TrapEntry), MapError>> + '_ {
-        self.traps
-            .iter()
-            .map(|item| item.map(|(key, entry)| (key.0, entry.0)))
+    /// Hands out all entries of the trap ledger. One that is added meanwhile may be missing.
+    pub fn for_each_trap(
+        &self,
+        mut each: impl FnMut(SubjectKey, &TrapEntry),
+    ) -> Result<(), MapError> {
+        let entry = |key: Plain<SubjectKey>, entry: Plain<TrapEntry>| each(key.0, &entry.0);
+        Ok(batch::for_each(&self.all_traps, entry)?)
     }
 
     /// One subject's entry of the trap ledger.
@@ -145,7 +157,11 @@ impl Ledgers {
 
     /// From now on a thread that gets this number finds no row. One that has found it goes on there.
     pub fn disown(&mut self, key: VcpuKey) -> Result<(), MapError> {
-        self.owners.remove(&Plain(key))
+        match self.owners.remove(&Plain(key)) {
+            // It was done before.
+            Err(MapError::KeyNotFound) => Ok(()),
+            result => result,
+        }
     }
 
     /// Takes that back. False if a further thread has another row under this number by now.

@@ -1,5 +1,6 @@
 //! Reading what the kernel side counted and told. Knows nothing of who a subject is.
 
+mod batch;
 pub mod exit_rows;
 pub mod kernel_log;
 pub mod ledgers;

@@ -82,6 +82,12 @@ impl Vcpus {
             .is_some_and(|vm| vm.rows.contains_key(vcpu))
     }
 
+    /// The row of a vCPU thread, if it is known.
+    pub fn row(&self, vcpu: &VcpuKey) -> Option<u32> {
+        let vm = self.vms.get(&vcpu.subject())?;
+        vm.rows.get(vcpu).map(|row| row.index)
+    }
+
     /// How many rows are claimed.
     pub const fn claimed(&self) -> usize {
         self.claimed

@@ -73,6 +73,8 @@ pub struct Table {
     lost: [u64; Loss::COUNT],
     /// Locks of overflow subjects that have ended.
     overflow_ended: [u64; KINDS.len()],
+    /// Subjects that found no place, ever.
+    overflow_subjects: [u64; KINDS.len()],
 }
 
 impl Table {
@@ -90,6 +92,7 @@ impl Table {
             added: [0; Event::COUNT],
             lost: [0; Loss::COUNT],
             overflow_ended: [0; KINDS.len()],
+            overflow_subjects: [0; KINDS.len()],
         }
     }
 
@@ -120,7 +123,7 @@ impl Table {
         &mut self,
         key: SubjectKey,
         make: impl FnOnce() -> Subject,
-        read: impl FnOnce(&mut Subject),
+        read: impl FnOnce(&mut Subject) -> bool,
     ) -> bool {
         let (subject, is_new) = match self.subjects.entry(key.into()) {
             Entry::Occupied(occupied) => (occupied.into_mut(), false),
@@ -130,8 +133,10 @@ impl Table {
         // the ledger is still to be freed; or it was taken for ended and is not. It is as good as new.
         subject.key = Some(key);
         let is_news = subject.ended.take().is_some();
-        read(subject);
-        self.changed(key.into());
+        // Of most subjects nothing has changed since the last reading.
+        if read(subject) || is_new || is_news {
+            self.changed(key.into());
+        }
         is_new || is_news
     }
 
@@ -213,6 +218,9 @@ impl Table {
             }
             if let Some(subject) = self.subjects.get_mut(&id) {
                 let place = self.places[kind].give();
+                if place == Place::Overflow && subject.place(guest) == Place::None {
+                    self.overflow_subjects[kind] += 1;
+                }
                 subject.set_place(guest, place);
             }
         }

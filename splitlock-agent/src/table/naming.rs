@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    Table, VM,
+    Table, VM, WORKLOAD,
     place::Place,
     snapshot::Owner,
     subject::{Membership, VmLabels},
@@ -126,6 +126,9 @@ impl Table {
                 .workloads
                 .join(key, now)
                 .map_or(Membership::Overflow, Membership::Member);
+            if subject.workload == Membership::Overflow {
+                self.overflow_subjects[WORKLOAD] += 1;
+            }
         }
         let news = subject.settle();
         if let Membership::Member(key) = &subject.workload {

@@ -74,6 +74,11 @@ impl Table {
         KINDS.into_iter().zip(sums).collect()
     }
 
+    /// How many subjects found no place when they came, by kind.
+    pub fn overflow_subjects(&self) -> BTreeMap<&'static str, u64> {
+        KINDS.into_iter().zip(self.overflow_subjects).collect()
+    }
+
     /// Losses by cause.
     pub fn lost(&self) -> BTreeMap<&'static str, u64> {
         Loss::ALL

@@ -333,6 +333,8 @@ pub struct Snapshot {
     pub workloads: Vec<WorkloadRow>,
     /// Trapped locks of subjects past a limit, by kind of subject.
     pub overflow_traps: BTreeMap<&'static str, u64>,
+    /// Subjects that found no place when they came, by kind.
+    pub overflow_subjects: BTreeMap<&'static str, u64>,
     /// Losses by cause.
     pub lost: BTreeMap<&'static str, u64>,
     /// Subjects that are tracked, by kind.

@@ -66,6 +66,8 @@ pub struct Subject {
     /// Of earlier entries.
     past_delay_ns: [u64; 2],
     last_ns: [u64; 2],
+    /// What its present entry said of delays and last traps.
+    last_entry: [[u64; 2]; 2],
     exits: Option<Box<ExitTally>>,
     /// Of earlier rows.
     past_exits: Option<Box<ExitTally>>,
@@ -122,6 +124,7 @@ impl Subject {
             delay_ns: [0; 2],
             past_delay_ns: [0; 2],
             last_ns: [0; 2],
+            last_entry: [[0; 2]; 2],
             exits: None,
             past_exits: None,
             had_locks: [false; 2],
@@ -145,8 +148,13 @@ impl Subject {
         Self::new(id, comm, 0, None)
     }
 
-    /// Takes over a reading of its trap ledger entry.
-    pub fn read_trap(&mut self, entry: &TrapEntry) {
+    /// Takes over a reading of its trap ledger entry. False if it says what it said before.
+    pub fn read_trap(&mut self, entry: &TrapEntry) -> bool {
+        let times = [entry.delay_ns, entry.last_ns];
+        if self.ledger == entry.counts[..Event::COUNT] && self.last_entry == times {
+            return false;
+        }
+        self.last_entry = times;
         for (count, read) in self.ledger.iter_mut().zip(entry.counts) {
             *count = read;
         }
@@ -161,14 +169,15 @@ impl Subject {
             self.last_ns[OWN].max(entry.last_ns[OWN]),
             self.last_ns[GUEST].max(entry.last_ns[GUEST]),
         ];
+        true
     }
 
-    /// Takes over a reading of its exit ledger rows.
-    pub fn read_exits(&mut self, mut tally: ExitTally) {
+    /// Takes over a reading of its exit ledger rows. True if it had none before.
+    pub fn read_exits(&mut self, mut tally: ExitTally) -> bool {
         if let Some(past) = &self.past_exits {
             tally.add(past);
         }
-        self.exits = Some(Box::new(tally));
+        self.exits.replace(Box::new(tally)).is_none()
     }
 
     /// Its places in the ledgers were freed: if it counts again, then from 0 and on top of this.
@@ -176,6 +185,7 @@ impl Subject {
         for (past, count) in self.added.iter_mut().zip(&mut self.ledger) {
             *past += mem::take(count);
         }
+        self.last_entry = [[0; 2]; 2];
         self.past_delay_ns = self.delay_ns;
         self.past_exits.clone_from(&self.exits);
     }

@@ -267,6 +267,10 @@ fn past_the_limit_they_are_in_the_overflow() {
     let metrics = agent.wait_for("their end", |metrics| metrics.count(entries) < 500);
     let grown = anonymous_memory(agent.pid()).saturating_sub(before);
     assert!(grown < 2 << 20, "{grown} bytes more for more of them");
+    let without = metrics.count(r#"splitlock_overflow_subjects_total{kind="process"}"#);
+    let all = u64::from(1000 + crowd_past_limit());
+    // Whoever had ended yielded its place.
+    assert!(without > 0 && without < all, "{without} of {all}");
     let full = r#"splitlock_lost_total{cause="trap_ledger_full"}"#;
     assert_eq!(metrics.count(full), 0);
     let family = "splitlock_process_alignment_checks_total";
@@ -335,10 +339,14 @@ fn locks_past_the_limit_are_in_the_overflow() {
     // As many as there are places, and more.
     crowd(Each::SplitLock, "first", 1200);
     check_sums(&agent, 1200);
+    let are_gone =
+        |metrics: &Metrics| metrics.count(r#"splitlock_ledger_entries{ledger="traps"}"#) == 0;
+    agent.wait_for("their end", are_gone);
     let before = anonymous_memory(agent.pid());
     crowd(Each::SplitLock, "lock", count);
     let metrics = check_sums(&agent, 1200 + count);
     // What a crowd took goes back in steps, the last of them at a scrape.
+    agent.wait_for("their end", are_gone);
     agent.metrics();
     let after = anonymous_memory(agent.pid());
     eprintln!("{before} bytes of memory, {after} after {count} more");

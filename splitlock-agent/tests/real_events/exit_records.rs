@@ -191,12 +191,14 @@ fn compare_all() {
         .collect();
     let mut traps = [0; EVENT_SLOTS];
     traps[Event::GuestBusLockReported.index()] = bus_locks.len() as u64;
-    let entries: Vec<[u64; EVENT_SLOTS]> = ledgers
-        .traps()
-        .map(|entry| entry.expect("the trap ledger is read"))
-        .filter(|(subject, _)| subject.tgid == process::id())
-        .map(|(_, entry)| entry.counts)
-        .collect();
+    let mut entries: Vec<[u64; EVENT_SLOTS]> = vec![];
+    ledgers
+        .for_each_trap(|subject, entry| {
+            if subject.tgid == process::id() {
+                entries.push(entry.counts);
+            }
+        })
+        .expect("the trap ledger is read");
     assert_eq!(entries, [traps]);
     let host = ledgers.host();
     let of_host = host.events[Event::GuestBusLockReported.index()];

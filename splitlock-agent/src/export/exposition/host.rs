@@ -24,6 +24,10 @@ pub fn write(snapshot: &Snapshot, text: &mut Text) {
     for (kind, count) in &snapshot.overflow_traps {
         overflow.add(&[kind], count);
     }
+    let mut subjects = text.family(&metrics::OVERFLOW_SUBJECTS);
+    for (kind, count) in &snapshot.overflow_subjects {
+        subjects.add(&[kind], count);
+    }
     let mut mode = text.family(&metrics::DETECTION_MODE);
     for known in Mode::ALL {
         let is_it = known.name() == snapshot.host.detection_mode;

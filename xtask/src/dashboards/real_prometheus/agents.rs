@@ -245,6 +245,7 @@ fn host(mode: &'static str, sees: &[(&'static str, bool)]) -> Snapshot {
         vms: vec![],
         workloads: vec![],
         overflow_traps: BTreeMap::from([("process", 0), ("vm", 0), ("workload", 0)]),
+        overflow_subjects: BTreeMap::from([("process", 0), ("vm", 0), ("workload", 0)]),
         lost: Loss::ALL.iter().map(|loss| (loss.name(), 0)).collect(),
         tracked: BTreeMap::from([("process", full(1)), ("vm", full(2)), ("workload", full(1))]),
         ledgers: BTreeMap::from([("traps", full(3)), ("exits", full(4))]),
