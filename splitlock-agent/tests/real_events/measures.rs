@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     agent::Agent,
     crowds::crowd,
-    events::crowd::Each,
+    events::{Child, Event, crowd::Each},
     figures::{Figures, median},
     storm,
 };
@@ -56,20 +56,31 @@ fn measure(words: &[String]) -> Result<()> {
 
 /// So many subjects with series of their own.
 fn subjects(count: u32) -> Figures {
+    let mut figures = Figures::default();
     let agent = Agent::start(&["--limit.processes", &count.to_string()]);
     crowd(Each::AlignmentCheck, "many", count);
+    measure_scrapes(&agent, count, "ended", &mut figures);
+    drop(agent);
+    let agent = Agent::start(&["--limit.processes", &count.to_string()]);
+    let mut living = Child::spawn(&Event::Gathering { count }, "keeper");
+    living.run();
+    measure_scrapes(&agent, count, "living", &mut figures);
+    living.end();
+    figures
+}
+
+fn measure_scrapes(agent: &Agent, count: u32, what: &str, figures: &mut Figures) {
     let series = agent.wait_for("all subjects", |metrics| {
         metrics.count(r#"splitlock_tracked_subjects{kind="process"}"#) == u64::from(count)
     });
-    let of = format!("{count} subjects");
-    let mut figures = Figures::default();
+    let of = format!("{count} {what} subjects");
     figures.add(format!("series of {of}"), series.len() as f64);
     for (encodings, name) in [("identity", "plain"), ("gzip", "gzip")] {
         let mut bytes = 0;
         let times: Vec<f64> = (0..SCRAPES)
             .map(|_| {
                 let start = Instant::now();
-                bytes = scrape(&agent, encodings);
+                bytes = scrape(agent, encodings);
                 start.elapsed().as_secs_f64() * 1000.0
             })
             .collect();
@@ -82,8 +93,7 @@ fn subjects(count: u32) -> Figures {
             bytes as f64 / 1024.0,
         );
     }
-    figures.add(format!("MiB resident with {of}"), resident_mib(&agent));
-    figures
+    figures.add(format!("MiB resident with {of}"), resident_mib(agent));
 }
 
 /// So many subjects through a limit of 1,000: the last ten thousandth takes no more than the first.

@@ -103,10 +103,39 @@ pub fn make(each: Each, first: u32, count: u32) -> Result<Results> {
     Ok(results)
 }
 
-fn be_one(each: Each, comm: &str) -> ! {
-    let name = CString::new(comm).unwrap_or_default();
+/// Makes `count` processes that raise one alignment check each and live as long as this one.
+pub fn keep(count: u32) -> Result<Results> {
+    let parent = process::id();
+    for index in 0..count {
+        // SAFETY: as above.
+        match unsafe { libc::fork() } {
+            0 => {
+                // A child that cannot do it ends, and is missed by who counts.
+                let stays = super::die_with(parent).and_then(|()| {
+                    set_name(&comm("kept", index));
+                    alignment_check::make(1, 1)
+                });
+                while stays.is_ok() {
+                    // SAFETY: the call has no preconditions.
+                    unsafe { libc::pause() };
+                }
+                process::exit(1)
+            }
+            -1 => bail!("fork: {}", io::Error::last_os_error()),
+            _ => {}
+        }
+    }
+    Ok(Results::default())
+}
+
+fn set_name(name: &str) {
+    let name = CString::new(name).unwrap_or_default();
     // SAFETY: PR_SET_NAME reads at most 16 bytes, up to the NUL that a CString has.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+fn be_one(each: Each, comm: &str) -> ! {
+    set_name(comm);
     match each.do_it() {
         Ok(_results) => process::exit(0),
         Err(error) => {

@@ -58,6 +58,9 @@ pub enum Event {
         first: u32,
         count: u32,
     },
+    /// `count` processes that raise one alignment check each and live as long as the child:
+    /// [`crowd::keep`].
+    Gathering { count: u32 },
     /// `count` SIGBUS that the child sends to itself: [`forged_signal::make`].
     ForgedSignal {
         forgery: forged_signal::Forgery,
@@ -113,6 +116,7 @@ impl Event {
                 first.to_string(),
                 count.to_string(),
             ],
+            Self::Gathering { count } => vec!["gathering".into(), count.to_string()],
             Self::ForgedSignal {
                 forgery,
                 eflags_ac,
@@ -184,6 +188,9 @@ impl Event {
                 first: number(first)?,
                 count: number(count)?,
             },
+            ["gathering", count] => Self::Gathering {
+                count: number(count)?,
+            },
             ["forged-signal", forgery, ac @ ("ac" | "no-ac"), count] => Self::ForgedSignal {
                 forgery: forgery.parse()?,
                 eflags_ac: ac == "ac",
@@ -225,7 +232,7 @@ impl Event {
             },
             _ => bail!(
                 "no such event: {words:?}; known: alignment-check COUNT THREADS, \
-                 alignment-check-fatal, crowd EACH FIRST COUNT, forged-signal CALL ac|no-ac COUNT, real-bus-error COUNT, \
+                 alignment-check-fatal, crowd EACH FIRST COUNT, gathering COUNT, forged-signal CALL ac|no-ac COUNT, real-bus-error COUNT, \
                  kvm-guest GUEST COUNT VCPUS, two-kvm-guests GUEST COUNT COUNT, \
                  steady WHAT PER_SECOND, \
                  trap-module-fatal TRAP IP, trap-module TRAP IP COUNT THREADS signals|quiet"
@@ -238,6 +245,7 @@ impl Event {
             Self::AlignmentCheck { count, threads } => alignment_check::make(count, threads),
             Self::AlignmentCheckFatal => alignment_check::die(),
             Self::Crowd { each, first, count } => crowd::make(each, first, count),
+            Self::Gathering { count } => crowd::keep(count),
             Self::ForgedSignal {
                 forgery,
                 eflags_ac,
