@@ -93,7 +93,7 @@ pub struct RunOptions {
     pub limit_workloads: u32,
 
     /// vCPU threads whose exits are counted at a time, rounded up to a power of two. Each takes
-    /// about 2 KiB of kernel memory. When nine tenths are taken, some threads may find no room.
+    /// 2,376 bytes of kernel memory. When nine tenths are taken, some threads may find no room.
     #[arg(
         long = "limit.vcpus",
         value_name = "N",
