@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn free_ports_differ_and_are_free() {
+    fn free_ports_differ() {
         let ports = Ports::free().unwrap();
         let all = [
             ports.prometheus,
@@ -70,10 +70,8 @@ mod tests {
             ports.hypervisor,
         ];
         for (index, port) in all.iter().enumerate() {
-            assert!(!all[..index].contains(port), "{all:?}");
+            assert!(*port != 0 && !all[..index].contains(port), "{all:?}");
         }
-        // They are free again.
-        Ports::bound(all).unwrap();
     }
 
     #[test]

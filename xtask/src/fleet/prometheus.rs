@@ -1,10 +1,13 @@
 //! Questions to the fleet's Prometheus.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
+
+/// The answer to a question about this small fleet takes milliseconds.
+const TO_ANSWER: Duration = Duration::from_secs(20);
 
 /// One that serves on the loopback.
 pub struct Prometheus {
@@ -40,6 +43,7 @@ impl Prometheus {
         let answer = request
             .config()
             .http_status_as_error(false)
+            .timeout_global(Some(TO_ANSWER))
             .build()
             .call()
             .with_context(|| url.clone())?

@@ -16,6 +16,8 @@ use super::interrupt::Interrupt;
 
 /// From its start to its first answer.
 const TO_SERVE: Duration = Duration::from_secs(60);
+/// One attempt at an answer.
+const TO_ANSWER: Duration = Duration::from_secs(5);
 /// From the word to end to its end. Prometheus writes what it has in memory.
 const TO_END: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
@@ -53,7 +55,11 @@ impl Server {
     /// Waits until this URL has an answer.
     pub fn wait_for(&mut self, url: &str, interrupt: &Interrupt) -> Result<()> {
         let start = Instant::now();
-        while let Err(error) = ureq::get(url).call() {
+        let ask = || {
+            let request = ureq::get(url).config().timeout_global(Some(TO_ANSWER));
+            request.build().call()
+        };
+        while let Err(error) = ask() {
             interrupt.check()?;
             self.check()?;
             if start.elapsed() > TO_SERVE {

@@ -45,14 +45,14 @@ pub fn watch(
     loop {
         interrupt.check()?;
         match receiver.notifications.recv_timeout(LOOK / 4) {
-            Ok(notification) => {
-                let notification = notification?;
+            Ok(Ok(notification)) => {
                 tell(&notification, &say);
-                let proven = hypervisor::is_proof(&notification)?;
-                if proven && matches!(until, Until::Proof(_)) {
+                if matches!(until, Until::Proof(_)) && hypervisor::is_proof(&notification)? {
                     return Ok(());
                 }
             }
+            // Others may look at an open port.
+            Ok(Err(error)) => say(&format!("at the webhook: {error:#}")),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => bail!("the receiver of notifications ended"),
         }

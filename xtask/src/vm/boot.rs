@@ -204,6 +204,8 @@ pub struct Running {
 
 impl Running {
     fn start(command: &mut Command) -> Result<Self> {
+        // Ctrl-C is for xtask, which ends the machine or takes it with it.
+        command.process_group(0);
         // SAFETY: prctl is async-signal-safe, and nothing is allocated.
         unsafe {
             command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));

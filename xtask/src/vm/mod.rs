@@ -2,7 +2,8 @@
 //!
 //! The kernels are Debian's packages of several releases, [`kernels`]; QEMU emulates a machine
 //! with nested KVM for each, [`boot`]; its process 1 is `rig-init` of `xtask/rig/init`, which
-//! obeys an order and reports, [`protocol`]. Everything is kept in the target folder.
+//! obeys an order and reports, [`protocol`]. Everything is kept in the target folder. The same machine
+//! can be a host with tenants, [`hypervisor`], for `cargo xtask fleet`.
 
 mod archive;
 mod boot;
