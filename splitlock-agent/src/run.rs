@@ -109,7 +109,6 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
     let (requests, questions) = mpsc::channel(16);
     // Before the hooks as well: a second agent fails here and counts nothing.
     let server = Server::bind(options.listen_address, &options.telemetry_path, requests)
-        .await
         .with_context(|| format!("listening on {}", options.listen_address))?;
 
     let statistics = options.probe_statistics.then(statistics).flatten();

@@ -40,4 +40,4 @@ fn families(snapshot: &Snapshot) -> Text {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -75,7 +75,8 @@ fn vm() -> VmRow {
     }
 }
 
-fn snapshot() -> Snapshot {
+/// A snapshot with something of everything.
+pub fn snapshot() -> Snapshot {
     Snapshot {
         schema: SCHEMA,
         taken_at: 0.0,

@@ -1,0 +1,244 @@
+//! The HTTP server: metrics, health, the JSON snapshot, the page.
+//!
+//! What a client can take from the agent is bounded: places, time, and memory.
+
+mod answers;
+mod clients;
+mod gzip;
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use rustix::net::sockopt::set_tcp_user_timeout;
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    select,
+    sync::mpsc,
+    task::JoinSet,
+    time::sleep,
+};
+use tracing::warn;
+
+use self::{
+    answers::{Answers, Form, What},
+    clients::Clients,
+};
+use super::exposition;
+use crate::agent::Request;
+
+/// Connections at a time. A further one takes the place of one that has stalled, or waits.
+const CONNECTIONS: usize = 64;
+/// Those that the kernel keeps until they are accepted.
+const BACKLOG: u32 = 1024;
+/// What the kernel keeps for a client that does not read; it doubles this for its own needs.
+const SEND_BUFFER: u32 = 64 * 1024;
+/// What it keeps of requests that the agent does not read yet, doubled likewise.
+const RECEIVE_BUFFER: u32 = 16 * 1024;
+/// Before looking again for a place or memory, and before accepting again where that failed, as
+/// when no file descriptor is free.
+const PAUSE: Duration = Duration::from_millis(100);
+/// When a client that was refused should try again, in seconds.
+const RETRY_AFTER: &str = "5";
+
+type Context = State<Arc<Answers>>;
+
+/// A bound server.
+pub struct Server {
+    listener: TcpListener,
+    clients: Clients,
+    router: Router,
+}
+
+impl Server {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// The address is in use, not this machine's, or not for this user.
+    pub fn bind(
+        address: SocketAddr,
+        telemetry_path: &str,
+        requests: mpsc::Sender<Request>,
+    ) -> io::Result<Self> {
+        let clients = Clients::default();
+        let answers = Answers::new(requests, telemetry_path, clients.clone());
+        let router = Router::new()
+            .route("/", get(index))
+            .route(telemetry_path, get(metrics))
+            .route("/api/v1/snapshot", get(api_snapshot))
+            .route("/healthz", get(health))
+            .route("/readyz", get(health))
+            .with_state(Arc::new(answers));
+        Ok(Self {
+            listener: listen(address)?,
+            clients,
+            router,
+        })
+    }
+
+    /// The address, with the port that the kernel chose for port 0.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves for ever. The connections end with this future.
+    pub async fn serve(self) -> Infallible {
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = select! {
+                accepted = self.listener.accept() => accepted,
+                () = self.reap(&mut connections) => continue,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    self.make_room(&mut connections).await;
+                    self.take(&mut connections, stream, peer);
+                }
+                Err(error) => {
+                    warn!(%error, "accepting a connection");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn take(&self, connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr) {
+        let (progress, served) = clients::serve(stream, peer, self.router.clone());
+        let task = connections.spawn(served);
+        self.clients.add(task, progress);
+    }
+
+    /// Waits until there is a place; takes it from a client that has stalled if need be.
+    async fn make_room(&self, connections: &mut JoinSet<()>) {
+        while connections.len() >= CONNECTIONS {
+            self.clients.evict_stalled();
+            select! {
+                () = self.reap(connections) => {}
+                () = sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    /// Waits for a connection's end; for ever where there is none.
+    async fn reap(&self, connections: &mut JoinSet<()>) {
+        match connections.join_next_with_id().await {
+            Some(Ok((id, ()))) => self.clients.remove(id),
+            Some(Err(error)) => self.clients.remove(error.id()),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Connections inherit the options: the kernel clones the listener's socket (`sk_clone_lock`).
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    // Also once the agent has closed a connection: else the kernel offers the rest of the last
+    // answer for minutes to a client that does not read.
+    let milliseconds = u32::try_from(clients::STALL_TIME.as_millis()).unwrap_or(u32::MAX);
+    set_tcp_user_timeout(&socket, milliseconds)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+enum Failure {
+    Gone,
+    Late,
+    Busy,
+    Ledger(String),
+    Encode(String),
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let (status, text) = match self {
+            Self::Gone => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the agent is ending".to_owned(),
+            ),
+            Self::Late => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the agent did not answer in time".to_owned(),
+            ),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "slow clients hold the memory for answers".to_owned(),
+            ),
+            Self::Ledger(error) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("a ledger cannot be read: {error}"),
+            ),
+            Self::Encode(error) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("the snapshot cannot be written: {error}"),
+            ),
+        };
+        warn!(status = status.as_u16(), reason = text, "request failed");
+        let retry = (status == StatusCode::SERVICE_UNAVAILABLE)
+            .then_some([(header::RETRY_AFTER, RETRY_AFTER)]);
+        let response = (status, text + "\n").into_response();
+        match retry {
+            Some(retry) => (retry, response).into_response(),
+            None => response,
+        }
+    }
+}
+
+const fn content_type(value: &'static str) -> [(HeaderName, &'static str); 1] {
+    [(header::CONTENT_TYPE, value)]
+}
+
+async fn metrics(State(answers): Context, asked: HeaderMap) -> Result<Response, Failure> {
+    let response = show(&answers, What::Metrics, &asked).await?;
+    Ok((content_type(exposition::CONTENT_TYPE), response).into_response())
+}
+
+async fn api_snapshot(State(answers): Context, asked: HeaderMap) -> Result<Response, Failure> {
+    let response = show(&answers, What::Json, &asked).await?;
+    Ok((content_type("application/json"), response).into_response())
+}
+
+async fn index(State(answers): Context, asked: HeaderMap) -> Result<Response, Failure> {
+    let response = show(&answers, What::Page, &asked).await?;
+    let policy = "default-src 'none'; style-src 'unsafe-inline'";
+    Ok((
+        content_type("text/html; charset=utf-8"),
+        [(header::CONTENT_SECURITY_POLICY, policy)],
+        response,
+    )
+        .into_response())
+}
+
+/// An answer that shows the snapshot, with gzip where the client takes it.
+async fn show(answers: &Answers, what: What, asked: &HeaderMap) -> Result<Response, Failure> {
+    let gzip = gzip::is_taken(asked);
+    let body = answers.get(Form { what, gzip }).await?;
+    let mut response = Response::new(body.into());
+    let headers = response.headers_mut();
+    headers.insert(
+        header::VARY,
+        HeaderValue::from_static(header::ACCEPT_ENCODING.as_str()),
+    );
+    if gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    Ok(response)
+}
+
+/// The server starts once the hooks are attached, so that being healthy is being ready: the agent
+/// answers and the ledgers can be read.
+async fn health(State(answers): Context) -> Result<&'static str, Failure> {
+    answers.check().await.map(|()| "ok\n")
+}
