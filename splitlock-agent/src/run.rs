@@ -167,13 +167,20 @@ async fn serve(options: &RunOptions, host: &Host, descriptors: Option<u64>) -> R
         ..facts(host, sizes, &probes, paths)
     };
     let agent = pin!(agent::run(sources, table, facts, monitor, questions));
-    let server = pin!(server.serve());
+    // A task of its own: clients are served also while the agent reads.
+    let mut serving = tokio::spawn(server.serve());
     select! {
         () = agent => {}
-        never = server => match never {},
+        ended = &mut serving => {
+            let Err(error) = ended;
+            return Err(error).context("the server ended");
+        }
         _ = interrupt.recv() => info!("SIGINT: ending"),
         _ = terminate.recv() => info!("SIGTERM: ending"),
     }
+    // Nobody is accepted any more, and no request waits for an agent that is gone.
+    serving.abort();
+    let _ = serving.await;
     // The programs and maps end with the agent, which owns them.
     Ok(())
 }
