@@ -124,7 +124,7 @@ struct Held {
 }
 
 /// Bytes of a process's anonymous memory that are resident.
-fn anonymous_memory(pid: u32) -> u64 {
+pub fn anonymous_memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the agent runs");
     let kilobytes = status
         .lines()

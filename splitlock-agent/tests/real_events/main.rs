@@ -5,6 +5,7 @@
 
 mod agent;
 mod cgroup;
+mod clients;
 mod crowds;
 mod events;
 mod exit_records;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         owners::TESTS,
         exit_records::TESTS,
         service::TESTS,
+        clients::TESTS,
         storm::TESTS,
         own_cost::TESTS,
         prometheus::TESTS,

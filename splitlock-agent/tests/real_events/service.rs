@@ -1,7 +1,7 @@
-//! The agent as a service: its start and its end, its answers, its clients.
+//! The agent as a service: its start and its end, and its answers.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io,
     net::TcpStream,
     os::unix::process::CommandExt as _,
     process::{Command, Output, Stdio},
@@ -36,16 +36,6 @@ pub const TESTS: &[Test] = &[
         name: "service::answers",
         needs: &[Root],
         run: answers,
-    },
-    Test {
-        name: "service::it_answers_with_gzip_where_that_is_taken",
-        needs: &[Root],
-        run: it_answers_with_gzip_where_that_is_taken,
-    },
-    Test {
-        name: "service::silent_clients_do_not_hold_it_up",
-        needs: &[Root],
-        run: silent_clients_do_not_hold_it_up,
     },
     Test {
         name: "service::debug_lines_come_from_the_kernel_side",
@@ -165,64 +155,6 @@ fn answers() {
         matches!(posted, Err(ureq::Error::StatusCode(405))),
         "{posted:?}"
     );
-}
-
-/// Asks for the metrics as a client that takes `encodings`; gives the head and the body.
-fn ask(agent: &Agent, encodings: &str) -> (String, Vec<u8>) {
-    let mut stream = TcpStream::connect(agent.address()).expect("the agent listens");
-    let request =
-        format!("GET /metrics HTTP/1.0\r\nHost: localhost\r\nAccept-Encoding: {encodings}\r\n\r\n");
-    stream
-        .write_all(request.as_bytes())
-        .expect("the agent reads");
-    let mut answer = vec![];
-    stream.read_to_end(&mut answer).expect("the agent closes");
-    let end = answer
-        .windows(4)
-        .position(|bytes| bytes == b"\r\n\r\n")
-        .expect("a head");
-    let body = answer.split_off(end + 4);
-    (String::from_utf8_lossy(&answer).to_lowercase(), body)
-}
-
-fn it_answers_with_gzip_where_that_is_taken() {
-    let agent = Agent::start(&[]);
-    // As Prometheus asks.
-    let (head, packed) = ask(&agent, "gzip");
-    assert!(head.contains("\r\ncontent-encoding: gzip\r\n"), "{head}");
-    assert!(head.contains("\r\nvary: accept-encoding\r\n"), "{head}");
-    for encodings in ["identity", "gzip;q=0", "br"] {
-        let (head, plain) = ask(&agent, encodings);
-        assert!(!head.contains("content-encoding"), "{encodings}: {head}");
-        assert!(plain.starts_with(b"# HELP splitlock_"), "{encodings}");
-        assert!(packed.len() * 3 < plain.len(), "{}", packed.len());
-    }
-    // The tests' client takes it as well, and unpacks it.
-    assert_eq!(agent.metrics().family("splitlock_build_info").len(), 1);
-}
-
-/// Half a request, and then nothing; bytes that are no request.
-fn silent_clients_do_not_hold_it_up() {
-    let agent = Agent::start(&[]);
-    // More than the server holds at a time.
-    let mut silent: Vec<TcpStream> = (0..150)
-        .map(|_| TcpStream::connect(agent.address()).expect("the agent listens"))
-        .collect();
-    for stream in &mut silent {
-        stream
-            .write_all(b"GET /metrics HT")
-            .expect("the agent reads");
-    }
-    let start = Instant::now();
-    agent.metrics();
-    assert!(start.elapsed() < Duration::from_secs(10));
-    drop(silent);
-    let mut odd = TcpStream::connect(agent.address()).expect("the agent listens");
-    odd.write_all(b"\x16\x03\x01\0\xff\r\n\r\n")
-        .expect("the agent reads");
-    let mut answer = vec![];
-    odd.read_to_end(&mut answer).expect("the agent closes");
-    assert!(answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");
 }
 
 fn debug_lines_come_from_the_kernel_side() {
