@@ -224,8 +224,10 @@ fn those_that_do_not_read_cost_little_memory() {
     const MIB: u64 = 1 << 20;
     /// Of the agent's budget for answers.
     const BUDGET: u64 = 16 * MIB;
-    let agent = Agent::start(&["--limit.processes", "10000"]);
-    let processes = if requirements::in_rig() { 1000 } else { 6000 };
+    /// For subjects of other tests that run meanwhile.
+    const OTHERS: u64 = 12 * MIB;
+    let processes = if requirements::in_rig() { 2500 } else { 6000 };
+    let agent = Agent::start(&["--limit.processes", &processes.to_string()]);
     crowds::crowd(Each::AlignmentCheck, "unread", processes);
     let path = "/api/v1/snapshot";
     let size = agent.get(path).len() as u64;
@@ -253,10 +255,10 @@ fn those_that_do_not_read_cost_little_memory() {
         wanted / 1024
     );
     // Besides: a snapshot and its table, the answer that is being made and its text.
-    assert!(taken < BUDGET + 5 * size + 2 * MIB, "{taken}");
+    assert!(taken < BUDGET + 5 * size + OTHERS, "{taken}");
     drop(unread);
     let start = Instant::now();
-    while anonymous_memory(agent.pid()) > before + 2 * size + 2 * MIB {
+    while anonymous_memory(agent.pid()) > before + 2 * size + OTHERS {
         assert!(start.elapsed() < Duration::from_secs(30), "it stays");
         thread::sleep(Duration::from_millis(100));
     }
