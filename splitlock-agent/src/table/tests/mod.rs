@@ -419,3 +419,18 @@ fn a_crowd_past_the_limit_leaves_no_trace_of_its_members() {
     table.expire(Instant::now() + RETENTION);
     assert_eq!((table.subject_count(), table.ended.len()), (0, 0));
 }
+
+#[test]
+fn who_finds_no_place_is_counted_once_also_without_locks() {
+    let mut table = table(1, 0);
+    for locks in [0, 0, 5] {
+        for tgid in [1, 2] {
+            let events = [(Event::AlignmentCheck, 1), (FATAL, locks)];
+            table.read_trap(key(tgid), &entry("crowd", &events));
+        }
+        name_all(&mut table);
+    }
+    let without = BTreeMap::from([("process", 1), ("vm", 0), ("workload", 0)]);
+    assert_eq!(table.overflow_subjects(), without);
+    assert_eq!(table.overflow()["process"], 5);
+}
