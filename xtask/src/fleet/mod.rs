@@ -1,7 +1,7 @@
 //! `cargo xtask fleet`: a small fleet, from the trap in a kernel to the notification.
 //!
 //! An emulated hypervisor ([`hypervisor`], booted by [`vm`]) whose guest locks the bus, the agent of
-//! this machine ([`this_machine`]), a real Prometheus and a real Alertmanager ([`server`]) with the
+//! this machine ([`this_machine`]), a real Prometheus and a real Alertmanager ([`monitoring`]) with the
 //! files of `dashboards/` ([`files`], [`quick`]), and what Alertmanager notifies ([`receiver`]). All
 //! of it ends with xtask.
 
@@ -9,6 +9,7 @@ mod files;
 mod folder;
 mod hypervisor;
 mod interrupt;
+mod monitoring;
 mod notification;
 mod ports;
 mod prometheus;
@@ -20,16 +21,16 @@ mod simulate;
 mod this_machine;
 mod watch;
 
-use std::{os::unix::process::CommandExt as _, path::Path, process::Command, time::Duration};
+use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Result};
 
 use self::{
     files::Target,
     folder::Folder,
     interrupt::{Interrupt, Interrupted},
+    monitoring::Monitoring,
     ports::Ports,
-    prometheus::Prometheus,
     queries::Asked,
     receiver::Receiver,
     server::Server,
@@ -39,7 +40,7 @@ use crate::{
     build::{self, BuildOptions},
     steps::Steps,
     test::Skipping,
-    tools::{Program, Tools},
+    tools::Tools,
     vm::{self, Emulated, Prepared},
     workspace::Workspace,
 };
@@ -91,9 +92,7 @@ impl FleetOptions {
 
 /// A fleet that runs. Who asks ends before who answers, and the folder goes last.
 struct Fleet {
-    prometheus: Prometheus,
-    prometheus_server: Server,
-    alertmanager: Server,
+    monitoring: Monitoring,
     this_machine: Option<Server>,
     hypervisor: Emulated,
     _folder: Folder,
@@ -162,8 +161,12 @@ impl Parts<'_> {
         let receiver = Receiver::start()?;
         let mut fleet = self.start(Folder::make(build_dir)?, &receiver)?;
         let result = watch::watch(&mut fleet, &receiver, until, self.interrupt)
-            .and_then(|()| queries::ask_all(&fleet.prometheus, self.interrupt))
-            .inspect_err(|error| fleet.explain(error));
+            .and_then(|()| queries::ask_all(&fleet.monitoring.prometheus, self.interrupt))
+            .inspect_err(|error| {
+                if !error.is::<Interrupted>() {
+                    fleet.monitoring.explain();
+                }
+            });
         eprintln!("The fleet ends.");
         let Asked {
             rules,
@@ -179,10 +182,9 @@ impl Parts<'_> {
 
     fn start(&self, folder: Folder, receiver: &Receiver) -> Result<Fleet> {
         let Ports {
-            prometheus,
-            alertmanager,
             this_machine,
             hypervisor,
+            ..
         } = *self.ports;
         let mut hosts = vec![Target {
             instance: hypervisor::NAME.to_owned(),
@@ -207,47 +209,16 @@ impl Parts<'_> {
             folder.path(),
             &|| self.interrupt.check(),
         )?;
-        let routing = files::alertmanager(self.root, &folder, receiver.port)?;
-        let mut alertmanager_server = Server::start(
-            "alertmanager",
-            Command::new(self.tools.path(Program::Alertmanager)?)
-                .arg(format!("--config.file={}", routing.display()))
-                .arg(format!(
-                    "--storage.path={}",
-                    folder.path().join("alertmanager").display()
-                ))
-                .arg(format!("--web.listen-address=127.0.0.1:{alertmanager}"))
-                // It has no peers.
-                .arg("--cluster.listen-address=")
-                .process_group(0),
-            folder.path(),
-        )?;
-        alertmanager_server.wait_for(
-            &format!("http://127.0.0.1:{alertmanager}/-/ready"),
+        let monitoring = Monitoring::start(
+            self.root,
+            self.tools,
+            &folder,
+            (&hosts, self.ports, receiver.port),
             self.interrupt,
         )?;
-        let configuration = files::prometheus(self.root, &folder, &hosts, alertmanager)?;
-        let mut prometheus_server = Server::start(
-            "prometheus",
-            Command::new(self.tools.path(Program::Prometheus)?)
-                .arg(format!("--config.file={}", configuration.display()))
-                .arg(format!(
-                    "--storage.tsdb.path={}",
-                    folder.path().join("prometheus").display()
-                ))
-                .arg(format!("--web.listen-address=127.0.0.1:{prometheus}"))
-                // Links in notifications lead there.
-                .arg(format!("--web.external-url=http://127.0.0.1:{prometheus}"))
-                .process_group(0),
-            folder.path(),
-        )?;
-        let asked = Prometheus { port: prometheus };
-        prometheus_server.wait_for(&format!("{}/-/ready", asked.url()), self.interrupt)?;
         self.tell(&hosts, receiver);
         Ok(Fleet {
-            prometheus: asked,
-            prometheus_server,
-            alertmanager: alertmanager_server,
+            monitoring,
             this_machine: local,
             hypervisor: emulated,
             _folder: folder,
@@ -298,30 +269,11 @@ impl Fleet {
     /// An error if a part that nothing goes on without has ended. The agent of this machine is none.
     fn check(&mut self, say: &dyn Fn(&str)) -> Result<()> {
         self.hypervisor.check().context(hypervisor::NAME)?;
-        self.prometheus_server.check()?;
-        self.alertmanager.check()?;
+        self.monitoring.check()?;
         if let Some(Err(error)) = self.this_machine.as_mut().map(Server::check) {
             say(&format!("going on without this machine: {error:#}"));
             self.this_machine = None;
         }
         Ok(())
-    }
-
-    /// What may tell why it failed.
-    fn explain(&self, error: &Error) {
-        if error.is::<Interrupted>() {
-            return;
-        }
-        let question = [("query", "up or {__name__=~\".+traps.*rate5m\"}")];
-        match self.prometheus.ask("query", &question) {
-            Ok(answer) => eprintln!("\nPrometheus has {answer:#}"),
-            Err(error) => eprintln!("\nPrometheus does not answer: {error:#}"),
-        }
-        for (name, server) in [
-            ("Prometheus", &self.prometheus_server),
-            ("Alertmanager", &self.alertmanager),
-        ] {
-            eprintln!("\n{name} says last:\n{}", server.words());
-        }
     }
 }

@@ -59,7 +59,7 @@ pub fn watch(
         if looked.elapsed() > LOOK {
             looked = Instant::now();
             fleet.check(&say)?;
-            tell_changes(&mut alerts, &fleet.prometheus, &say)?;
+            tell_changes(&mut alerts, &fleet.monitoring.prometheus, &say)?;
         }
         match until {
             Until::Proof(limit) if start.elapsed() > limit => {
