@@ -161,6 +161,12 @@ fn of_prometheus(asked: &Prometheus, hosts: u32) -> Result<Vec<Figure>> {
             "",
         ),
         (
+            "of these, recorded by the rules",
+            "count({__name__=~\".+:.+\"})".to_owned(),
+            1.0,
+            "",
+        ),
+        (
             "samples per second",
             format!("rate(prometheus_tsdb_head_samples_appended_total{own}[{WINDOW}])"),
             1.0,
