@@ -17,6 +17,7 @@ const OF_THE_SCRAPE: &[&str] = &["job", "instance"];
 const OTHERS: &[&str] = &[
     "up",
     "process_cpu_seconds_total",
+    "process_start_time_seconds",
     "process_resident_memory_bytes",
 ];
 

@@ -15,7 +15,7 @@ pub struct Choice {
     pub vm: String,
     /// `$id`
     pub id: String,
-    /// `$__range`
+    /// `$__range`, in seconds: `3600s`
     pub range: String,
     /// `$__rate_interval`
     pub rate_interval: String,
@@ -84,6 +84,7 @@ impl Choice {
         query
             .expr
             .replace("$__rate_interval", rate_interval)
+            .replace("$__range_s", range.trim_end_matches('s'))
             .replace("$__range", range)
             .replace("$job", job)
             .replace("$instance", instance)

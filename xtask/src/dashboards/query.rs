@@ -114,9 +114,16 @@ impl Query {
 }
 
 /// How much a counter grew in the shown range. `increase()` alone misses the first value of a series
-/// that was born in it, and with it the only trap of who trapped once.
+/// that was born in it, and with it the only trap of who trapped once. Born in it is what was not there
+/// at its beginning, though the agent was scraped then, or what an agent has that started later. Such
+/// a series may have ended before the range does: who was killed has none soon.
 pub fn grown(counter: &str) -> String {
-    format!("(({counter} unless {counter} offset $__range) or increase({counter}[$__range]))")
+    let agent = "splitlock_build_info{%host} offset $__range \
+                 or last_over_time(process_start_time_seconds{%host}[$__range]) > time() - $__range_s";
+    format!(
+        "(((last_over_time({counter}[$__range]) unless {counter} offset $__range) \
+         and on (job, instance) ({agent})) or increase({counter}[$__range]))"
+    )
 }
 
 /// For how long, in seconds, the kernels of the chosen hosts held offenders up in the shown range.

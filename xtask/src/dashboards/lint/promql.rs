@@ -20,6 +20,7 @@ const RANGE: &str = "7654321s";
 fn parsed(expr: &str) -> Result<Expr, String> {
     let expr = expr
         .replace("$__rate_interval", RATE_INTERVAL.0)
+        .replace("$__range_s", RANGE.trim_end_matches('s'))
         .replace("$__range", RANGE);
     parser::parse(&expr)
 }

@@ -32,13 +32,23 @@ pub const BUSY: &str = "busy";
 /// The job of one host in order, where nothing happens.
 pub const QUIET: &str = "quiet";
 
+/// The job of agents that were not always scraped.
+pub const GAPS: &str = "gaps";
+/// When the agent `late` starts; it is scraped somewhat later.
+const LATE_STARTS: u64 = 4700;
+
+/// A day before the begin.
+const LONG_AGO: i64 = -86_400;
+
 /// One agent.
 pub struct Agent {
     /// Its scrape job.
     pub job: &'static str,
     /// Its address.
     pub instance: &'static str,
-    /// What it shows so many seconds after the begin; `None` once it is down.
+    /// When its process started, in seconds after the begin.
+    pub started: i64,
+    /// What it shows so many seconds after the begin; `None` while it is not scraped.
     pub at: fn(u64) -> Option<Snapshot>,
 }
 
@@ -47,32 +57,56 @@ pub const AGENTS: &[Agent] = &[
     Agent {
         job: BUSY,
         instance: "hv1:9839",
+        started: LONG_AGO,
         at: |time| Some(hv1(time)),
     },
     Agent {
         job: BUSY,
         instance: "hv2:9839",
+        started: LONG_AGO,
         at: |time| Some(hv2(time)),
     },
     Agent {
         job: BUSY,
         instance: "hv3:9839",
+        started: LONG_AGO,
         at: |time| Some(hv3(time)),
     },
     Agent {
         job: BUSY,
         instance: "hv4:9839",
+        started: LONG_AGO,
         at: |time| (time < HV4_ENDS).then(|| host("warn", &[("user", true), ("guest", true)])),
     },
     Agent {
         job: BUSY,
         instance: "hv5:9839",
+        started: LONG_AGO,
         at: |_| Some(host("unknown", &[])),
     },
     Agent {
         job: QUIET,
         instance: "calm:9839",
+        started: LONG_AGO,
         at: |_| Some(calm()),
+    },
+    Agent {
+        job: GAPS,
+        instance: "steady:9839",
+        started: LONG_AGO,
+        at: |time| Some(steady(time)),
+    },
+    Agent {
+        job: GAPS,
+        instance: "gap:9839",
+        started: LONG_AGO,
+        at: |time| (!(3000..4000).contains(&time)).then(|| with_traps("old", 500)),
+    },
+    Agent {
+        job: GAPS,
+        instance: "late:9839",
+        started: LATE_STARTS as i64,
+        at: |time| (time >= LATE_STARTS + 100).then(|| with_traps("early", 7)),
     },
 ];
 
@@ -162,6 +196,25 @@ fn hv3(time: u64) -> Snapshot {
 fn calm() -> Snapshot {
     let mut snapshot = host("warn", &[("user", true), ("guest", true)]);
     snapshot.vms.push(vm("calm", "500-1", 500));
+    snapshot
+}
+
+/// A VM traps three times, is killed, and is gone before the end.
+fn steady(time: u64) -> Snapshot {
+    if (4500..6000).contains(&time) {
+        with_traps("gone", 3)
+    } else {
+        host("warn", &[("user", true), ("guest", true)])
+    }
+}
+
+/// One VM, which trapped so often before and does no longer.
+fn with_traps(name: &str, traps: u64) -> Snapshot {
+    let mut snapshot = host("warn", &[("user", true), ("guest", true)]);
+    let mut row = vm(name, "600-1", 600);
+    row.traps = vec![count(Event::GuestSplitLockWarned, traps)];
+    snapshot.vms.push(row);
+    set(&mut snapshot, Event::GuestSplitLockWarned, traps);
     snapshot
 }
 

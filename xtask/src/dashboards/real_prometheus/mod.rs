@@ -10,7 +10,7 @@ mod agents;
 mod server;
 
 use self::{
-    agents::{AGENTS, BUSY, LENGTH, MIGRATION, QUIET, WEB1},
+    agents::{AGENTS, BUSY, GAPS, LENGTH, MIGRATION, QUIET, WEB1},
     server::Server,
 };
 
@@ -64,6 +64,7 @@ fn every_query_has_its_answer() {
     a_quiet_host_leaves_only_the_panels_empty_that_say_so(&server);
     a_column_is_alone_only_if_it_is_the_first(&server);
     numbers_are_right(&server);
+    what_is_born_in_the_range_counts_from_0(&server);
     who_trapped_is_named(&server);
 }
 
@@ -151,6 +152,21 @@ fn numbers_are_right(server: &Server) {
         ..choice(BUSY)
     };
     assert_eq!(server.number(&once, "splitlock-vm", "Traps"), 1.0);
+}
+
+fn what_is_born_in_the_range_counts_from_0(server: &Server) {
+    for (vm, expected, why) in [
+        ("gone", 3.0, "killed, and its series has ended"),
+        ("old", 0.0, "its agent was not scraped as the range began"),
+        ("early", 7.0, "its agent started in the range"),
+    ] {
+        let choice = Choice {
+            vm: vm.to_owned(),
+            ..choice(GAPS)
+        };
+        let traps = server.number(&choice, "splitlock-vm", "Traps");
+        assert_eq!(traps, expected, "{vm}: {why}");
+    }
 }
 
 fn who_trapped_is_named(server: &Server) {

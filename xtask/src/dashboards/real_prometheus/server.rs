@@ -161,10 +161,15 @@ fn history() -> String {
             let up = u8::from(snapshot.is_some());
             writeln!(text, "up{{{target}}} {up} {at}").unwrap();
             let Some(snapshot) = snapshot else { continue };
+            let started = BEGIN.strict_add_signed(agent.started).to_string();
             let exposition = exposition::encode(&snapshot, &own).unwrap();
             let exposition = String::from_utf8(exposition).unwrap();
             for line in exposition.lines().filter(|line| !line.starts_with('#')) {
-                let (series, value) = line.rsplit_once(' ').unwrap();
+                let (series, mut value) = line.rsplit_once(' ').unwrap();
+                // The process is this one, which is younger than the history.
+                if series == "process_start_time_seconds" {
+                    value = &started;
+                }
                 match series.split_once('{') {
                     Some((name, labels)) => {
                         writeln!(text, "{name}{{{target},{labels} {value} {at}").unwrap();
