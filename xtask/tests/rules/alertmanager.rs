@@ -99,7 +99,10 @@ const CAUSES: &[Cause] = &[
     Cause {
         source: "SplitLockGuestOffends severity=critical vm=web1 id=a",
         quiet: &["SplitLockGuestOffends severity=warning vm=web1 id=a"],
-        heard: &["SplitLockGuestOffends severity=warning vm=web2 id=b"],
+        heard: &[
+            "SplitLockGuestOffends severity=warning vm=web2 id=b",
+            "SplitLockGuestOffends severity=warning vm=web1 id=a cluster=other",
+        ],
     },
     Cause {
         source: "SplitLockGuestKilled severity=critical instance=h1 vm=web1 id=a",
@@ -147,16 +150,26 @@ const CAUSES: &[Cause] = &[
     },
 ];
 
-/// These compare no labels, so that they come last.
+/// These compare nothing but the cluster, so that they come last.
 const FLEET: &[Cause] = &[
     Cause {
-        source: "SplitLockNoAgents severity=critical",
-        quiet: &["SplitLockAgentAbsent severity=warning instance=h7 host=h7"],
-        heard: &["SplitLockHostBlind severity=warning instance=h7 origin=user"],
+        source: "SplitLockNoAgents severity=critical cluster=a",
+        quiet: &["SplitLockAgentAbsent severity=warning instance=h7 host=h7 cluster=a"],
+        heard: &[
+            "SplitLockHostBlind severity=warning instance=h7 origin=user cluster=a",
+            "SplitLockAgentAbsent severity=warning instance=h8 host=h8 cluster=b",
+            "SplitLockAgentDown severity=warning instance=h8 cluster=b",
+        ],
     },
     Cause {
-        source: "SplitLockRulesIncomplete severity=critical missing=x",
-        quiet: &["SplitLockNoAgents severity=critical"],
+        source: "SplitLockRulesIncomplete severity=critical missing=x cluster=a",
+        quiet: &["SplitLockNoAgents severity=critical cluster=a"],
+        heard: &["SplitLockNoAgents severity=critical cluster=c"],
+    },
+    // Servers without such a label are one cluster.
+    Cause {
+        source: "SplitLockNoAgents severity=critical",
+        quiet: &["SplitLockAgentDown severity=warning instance=h9"],
         heard: &[],
     },
 ];
