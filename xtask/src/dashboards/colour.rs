@@ -53,7 +53,7 @@ pub const TRAP: Palette = Palette {
 pub const COUNTS: Palette = Palette {
     values: &[
         ("every_trap", GOOD),
-        ("lower_bound", "light-yellow"),
+        ("lower_bound", "dark-yellow"),
         ("first_per_thread", ATTENTION),
         ("none", PLAIN),
     ],

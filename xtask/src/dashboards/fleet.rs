@@ -192,9 +192,9 @@ fn offending() -> Row {
     Row {
         title: "Offenders",
         panels: vec![
-            offenders::vms("%host"),
-            offenders::workloads_of_fleet("%host").size(10, 9),
-            offenders::processes("%host").size(14, 9),
+            offenders::vms("%host").size(24, 8),
+            offenders::workloads_of_fleet("%host").size(24, 7),
+            offenders::processes("%host").size(24, 8),
         ],
     }
 }
@@ -319,7 +319,7 @@ fn agents() -> Row {
             of_lossy(LOSSES),
         )
         .value(
-            Column::value("Skipped by the kernel", unit::COUNT).steps(PLAIN, &[(1.0, ATTENTION)]),
+            Column::value("Skipped", unit::COUNT).steps(PLAIN, &[(1.0, ATTENTION)]),
             of_lossy(missed),
         )
         .value(

@@ -174,9 +174,9 @@ fn offending() -> Row {
     Row {
         title: "Offenders",
         panels: vec![
-            offenders::vms("%host, vm=~\"$vm\""),
-            offenders::workloads("%host").size(10, 9),
-            offenders::processes("%host").size(14, 9),
+            offenders::vms("%host, vm=~\"$vm\"").size(24, 8),
+            offenders::workloads("%host").size(24, 7),
+            offenders::processes("%host").size(24, 8),
             Panel::lines(
                 "No locks, though they look like some",
                 "Alignment checks that processes asked for by EFLAGS.AC, and #AC that KVM handed to \

@@ -24,7 +24,11 @@ pub fn vms(matchers: &str) -> Panel {
     let table = Table::default()
         .label(Column::label("vm", "VM").link(links::row_to_vm()))
         .label(Column::label("instance", "Host").link(links::row_to_host()))
-        .label(Column::label("id", "Id").link(links::row_to_vm()))
+        .label(
+            Column::label("id", "Id")
+                .width(290)
+                .link(links::row_to_vm()),
+        )
         .value(traps_column(), ranking.traps())
         .value(
             Column::value("SIGBUS", unit::COUNT)

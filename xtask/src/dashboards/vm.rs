@@ -250,7 +250,7 @@ fn identity() -> Row {
     let table = Table::default()
         .label(Column::label("instance", "Host").link(links::row_to_host()))
         .label(Column::label("vm", "VM"))
-        .label(Column::label("id", "Id"))
+        .label(Column::label("id", "Id").width(290))
         .label(Column::label("vmm", "VMM"))
         .label(Column::label("pid", "Pid"))
         .label(Column::label("cgroup", "Cgroup"))
