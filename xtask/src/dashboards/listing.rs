@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::query::{Query, Shape};
+use super::query::Shape;
 
 /// What is chosen at the top of a dashboard, and what Grafana works out from the time range.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub fn queries(choice: &Choice) -> Vec<Asked> {
             asked.extend(panel.queries.iter().map(|query| Asked {
                 dashboard: dashboard.uid,
                 panel: panel.title,
-                expr: choice.applied_to(query),
+                expr: choice.fill(&query.expr),
                 over_range: query.shape == Shape::Range,
                 is_column: query.shape == Shape::Table,
                 may_be_empty: query.may_be_empty,
@@ -72,7 +72,8 @@ pub fn queries(choice: &Choice) -> Vec<Asked> {
 }
 
 impl Choice {
-    fn applied_to(&self, query: &Query) -> String {
+    /// Puts what is chosen in the place of the variables.
+    pub fn fill(&self, expr: &str) -> String {
         let Self {
             job,
             instance,
@@ -81,9 +82,7 @@ impl Choice {
             range,
             rate_interval,
         } = self;
-        query
-            .expr
-            .replace("$__rate_interval", rate_interval)
+        expr.replace("$__rate_interval", rate_interval)
             .replace("$__range_s", range.trim_end_matches('s'))
             .replace("$__range", range)
             .replace("$job", job)

@@ -27,6 +27,8 @@ mod lint;
 mod listing;
 mod offenders;
 mod panel;
+#[cfg(test)]
+mod picture;
 mod query;
 #[cfg(test)]
 mod real_prometheus;

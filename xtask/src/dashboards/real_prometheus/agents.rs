@@ -159,6 +159,13 @@ fn hv1(time: u64) -> Snapshot {
         warned + u64::from(time >= ONCE),
     );
     snapshot.kernel_log_reports.insert("split_lock", time / 10);
+    // An exit and the hook of the lock in it, 2 and 5 microseconds each.
+    for (place, runs, each) in [(0, warned * 54, 2000), (1, warned, 5000)] {
+        snapshot.probes[place].runs = Some(ProbeRuns {
+            runs,
+            nanoseconds: runs * each,
+        });
+    }
     snapshot
 }
 

@@ -7,6 +7,8 @@ use serde_json::Value;
 use super::listing::{Asked, Choice, queries};
 
 mod agents;
+mod history;
+mod pictures;
 mod server;
 
 use self::{
@@ -66,6 +68,7 @@ fn every_query_has_its_answer() {
     numbers_are_right(&server);
     what_is_born_in_the_range_counts_from_0(&server);
     who_trapped_is_named(&server);
+    pictures::show_every_dashboard(&server);
 }
 
 fn a_busy_fleet_fills_every_panel(server: &Server) {

@@ -3,7 +3,6 @@
 use std::{
     env,
     ffi::OsString,
-    fmt::Write as _,
     fs,
     io::{self, BufRead as _, BufReader, Write as _},
     path::PathBuf,
@@ -12,15 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prometheus::process_collector::ProcessCollector;
 use serde_json::Value;
-use splitlock_agent::export::exposition;
 
-use super::agents::{AGENTS, BEGIN, LENGTH};
+use super::{
+    agents::{BEGIN, LENGTH},
+    history,
+};
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Seconds between two scrapes.
-const INTERVAL: u64 = 30;
 
 /// The programs, or why there are none.
 pub fn programs() -> Result<(OsString, OsString), &'static str> {
@@ -58,7 +56,7 @@ impl Server {
         let data = folder.join("data");
         fs::create_dir_all(&folder).unwrap();
         let history = folder.join("history.txt");
-        fs::write(&history, self::history()).unwrap();
+        fs::write(&history, history::openmetrics()).unwrap();
         let made = Command::new(promtool)
             .args(["tsdb", "create-blocks-from", "openmetrics"])
             .args([&history, &data])
@@ -147,37 +145,4 @@ impl Drop for Server {
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
-}
-
-/// All scrapes, in the format that promtool makes blocks of.
-fn history() -> String {
-    let own = ProcessCollector::for_self();
-    let mut text = String::new();
-    for time in (0..=LENGTH).step_by(INTERVAL as usize) {
-        for agent in AGENTS {
-            let target = format!("job=\"{}\",instance=\"{}\"", agent.job, agent.instance);
-            let at = BEGIN + time;
-            let snapshot = (agent.at)(time);
-            let up = u8::from(snapshot.is_some());
-            writeln!(text, "up{{{target}}} {up} {at}").unwrap();
-            let Some(snapshot) = snapshot else { continue };
-            let started = BEGIN.strict_add_signed(agent.started).to_string();
-            let exposition = exposition::encode(&snapshot, &own).unwrap();
-            let exposition = String::from_utf8(exposition).unwrap();
-            for line in exposition.lines().filter(|line| !line.starts_with('#')) {
-                let (series, mut value) = line.rsplit_once(' ').unwrap();
-                // The process is this one, which is younger than the history.
-                if series == "process_start_time_seconds" {
-                    value = &started;
-                }
-                match series.split_once('{') {
-                    Some((name, labels)) => {
-                        writeln!(text, "{name}{{{target},{labels} {value} {at}").unwrap();
-                    }
-                    None => writeln!(text, "{series}{{{target}}} {value} {at}").unwrap(),
-                }
-            }
-        }
-    }
-    text + "# EOF\n"
 }
