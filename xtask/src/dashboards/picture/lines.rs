@@ -143,14 +143,14 @@ fn scale(highest: f64, given: Option<f64>, parts: f64) -> (f64, f64) {
 }
 
 fn legend(canvas: &mut Canvas, lines: &[Line<'_>], area: Area, shown: usize, window: Window) {
-    let column = (area.width * 0.19).clamp(48.0, 76.0);
+    let column = (area.width * 0.22).clamp(48.0, 82.0);
     let numbers = |place: usize| area.right() - column * (2 - place) as f64;
     let head = Ink::label(11.0, FAINT);
     let base = area.top + 11.0;
     let left_out = lines.len() - shown;
     let name = match left_out {
         0 => "Name".to_owned(),
-        more => format!("Name ({more} more below)"),
+        more => format!("Name ({more} more)"),
     };
     let room = area.width - 3.0 * column - 18.0;
     canvas.text((area.left + 18.0, base), Anchor::Start, head, room, &name);
