@@ -140,7 +140,7 @@ pub struct RunOptions {
 
     /// Have the kernel count the runs of the BPF programs, and the time in them, for
     /// `splitlock_probe_runs_total` and `splitlock_probe_run_seconds_total`. It does so for all
-    /// programs of the host, and each run then costs some 20 to 30 ns more.
+    /// programs of the host, and each run then costs some 30 ns more.
     #[arg(long = "probe-statistics")]
     pub probe_statistics: bool,
 

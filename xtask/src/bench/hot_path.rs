@@ -1,17 +1,15 @@
 //! The cost of counting an exit, by the agent's benchmark program `hot_path`.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use anyhow::Result;
 
 use super::{
     machine::this_machine,
-    peers,
+    peers, program,
     results::{Section, rows},
 };
 use crate::{
-    command,
     steps::Steps,
     vm::{self, Measured},
     workspace::Workspace,
@@ -22,25 +20,14 @@ const RETURNS: u32 = 300_000;
 
 /// On this machine, in nanoseconds.
 pub fn measure(workspace: &Workspace, steps: &mut Steps, rounds: u32) -> Result<Section> {
-    let program = steps.run("build the benchmark", || vm::build_benchmark(workspace))?;
+    let benchmark = steps.run("build the benchmark", || vm::build_benchmark(workspace))?;
     let bpftrace = steps.run("get bpftrace", || Ok(peers::find("bpftrace", "bpftrace")))?;
     let lines = steps.run("measure nanoseconds here", || {
-        if !command::is_root() {
-            bail!("BPF run statistics need root's rights");
-        }
-        let mut measurement = Command::new(&program);
-        measurement
-            .args(["nanoseconds", &rounds.to_string(), &RETURNS.to_string()])
-            .args(bpftrace)
-            .stderr(Stdio::inherit());
-        let output = measurement
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("cannot start {measurement:?}"))?;
-        if !output.status.success() {
-            bail!("{measurement:?} failed: {}", output.status);
-        }
-        parse(&String::from_utf8_lossy(&output.stdout))
+        program::run(
+            Command::new(&benchmark)
+                .args(["nanoseconds", &rounds.to_string(), &RETURNS.to_string()])
+                .args(bpftrace),
+        )
     })?;
     Ok(Section {
         key: "hot-path".to_owned(),
@@ -84,14 +71,6 @@ fn base(name: &str) -> &'static str {
     }
 }
 
-/// Lines of a benchmark program.
-pub fn parse(output: &str) -> Result<Vec<Value>> {
-    output
-        .lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}")))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,11 +85,5 @@ mod tests {
         ] {
             assert_eq!(base(name), expected, "{name}");
         }
-    }
-
-    #[test]
-    fn lines_are_json() {
-        assert_eq!(parse("{\"a\": 1}\n{}\n").unwrap().len(), 2);
-        assert!(parse("text").is_err());
     }
 }

@@ -9,6 +9,7 @@ mod hot_path;
 mod machine;
 mod page;
 mod peers;
+mod program;
 mod results;
 mod subjects;
 mod wall;

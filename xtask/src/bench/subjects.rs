@@ -1,18 +1,17 @@
 //! What the agent needs with many subjects, by the tests' program on real events, which checks beside
 //! it that all were counted.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
 use super::{
-    hot_path::parse,
     machine::this_machine,
+    program,
     results::{Section, rows},
 };
 use crate::{
     build::{self, BuildOptions},
-    command,
     executables::Executables,
     steps::Steps,
     workspace::Workspace,
@@ -72,30 +71,21 @@ impl Measure {
         } = self;
         // The tests start it.
         build::build(workspace, steps, &BuildOptions { release: true })?;
-        let program = steps.run("build the tests", || {
+        let tests = steps.run("build the tests", || {
             let mut cargo = workspace.cargo();
             cargo.args(["build", "--release", "--package", "splitlock-agent"]);
             cargo.args(["--test", "real_events"]);
             Executables::build(&mut cargo)?.named("real_events")
         })?;
         let lines = steps.run(&format!("measure {key}"), || {
-            if !command::is_root() {
-                bail!("the agent needs root's rights");
-            }
             let mut lines = vec![];
             for count in *counts {
-                let mut measurement = Command::new(&program);
-                measurement
-                    .args(["measure", what, &count.to_string(), &rounds.to_string()])
-                    .stdin(Stdio::null())
-                    .stderr(Stdio::inherit());
-                let output = measurement
-                    .output()
-                    .with_context(|| format!("cannot start {measurement:?}"))?;
-                if !output.status.success() {
-                    bail!("{measurement:?} failed: {}", output.status);
-                }
-                lines.extend(parse(&String::from_utf8_lossy(&output.stdout))?);
+                lines.extend(program::run(Command::new(&tests).args([
+                    "measure",
+                    what,
+                    &count.to_string(),
+                    &rounds.to_string(),
+                ]))?);
             }
             Ok(lines)
         })?;

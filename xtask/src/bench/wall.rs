@@ -1,22 +1,17 @@
 //! CPU time of a return to the VMM, by the agent's benchmark program `hot_path`, with whole tools at
 //! work: the agent, and what people use instead.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{path::Path, process::Command};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
 use super::{
-    hot_path::parse,
     machine::this_machine,
-    peers,
+    peers, program,
     results::{Section, rows},
 };
 use crate::{
     build::{self, BuildOptions},
-    command,
     steps::Steps,
     vm,
     workspace::Workspace,
@@ -28,25 +23,14 @@ const RETURNS: u32 = 200_000;
 /// The agent, and what there is on this machine.
 pub fn measure(workspace: &Workspace, steps: &mut Steps, rounds: u32) -> Result<Section> {
     let agent = build::build(workspace, steps, &BuildOptions { release: true })?;
-    let program = steps.run("build the benchmark", || vm::build_benchmark(workspace))?;
+    let benchmark = steps.run("build the benchmark", || vm::build_benchmark(workspace))?;
     let tools = steps.run("get bpftrace and perf", || Ok(tools(&agent)))?;
     let lines = steps.run("measure CPU time", || {
-        if !command::is_root() {
-            bail!("the agent needs root's rights");
-        }
-        let mut measurement = Command::new(&program);
-        measurement
-            .args(["wall", &rounds.to_string(), &RETURNS.to_string()])
-            .args(&tools)
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit());
-        let output = measurement
-            .output()
-            .with_context(|| format!("cannot start {measurement:?}"))?;
-        if !output.status.success() {
-            bail!("{measurement:?} failed: {}", output.status);
-        }
-        parse(&String::from_utf8_lossy(&output.stdout))
+        program::run(
+            Command::new(&benchmark)
+                .args(["wall", &rounds.to_string(), &RETURNS.to_string()])
+                .args(&tools),
+        )
     })?;
     Ok(Section {
         key: "wall".to_owned(),
