@@ -2,17 +2,21 @@
 //!
 //! A pipeline whose stages are the modules, in the direction of the data:
 //! [`host`] → [`probes`] → [`intake`] → [`subjects`] → [`table`] → [`export`].
-//! [`detection`] says whether the host would notice at all. [`agent`] is the task that runs it, [`run`] the daemon around that.
+//! [`detection`] says whether the host would notice at all. [`agent`] is the task that
+//! runs it, [`start`] prepares it, [`run`] is the daemon around that.
 
 pub mod agent;
 pub mod cli;
+pub mod code;
 pub mod detection;
 pub mod export;
 pub mod host;
 pub mod intake;
+mod logging;
 mod memory;
 pub mod probes;
 mod readiness;
 pub mod run;
+pub mod start;
 pub mod subjects;
 pub mod table;

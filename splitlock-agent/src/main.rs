@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use splitlock_agent::{
-    cli::{Cli, Command, LogFormat},
+    cli::{Cli, Command, logging::LogFormat},
     run,
 };
 use tracing::error;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     match run::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            match options.log_format {
+            match options.log.format {
                 LogFormat::Text => eprintln!("splitlock-agent: {error:#}"),
                 // A reader of JSON lines finds one.
                 LogFormat::Json => error!("{error:#}"),

@@ -197,6 +197,7 @@ impl Vm {
             last_trap: locks.map(|_| self.until as f64),
             exits: happened(&EXITS),
             userspace_exits: happened(&USERSPACE_EXITS),
+            sites: vec![],
             carried: None,
         }
     }
@@ -238,6 +239,7 @@ fn add_service(snapshot: &mut Snapshot, host: u64, age: u64, now: u64) {
             alignment_checks: 0,
             delay_ns: 10_000_000,
             last_trap: Some(start as f64),
+            sites: vec![],
             carried: None,
         });
     }

@@ -7,10 +7,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Serialize;
 use splitlock_common::{Event, Lock};
 
-use crate::subjects::{
-    SubjectId,
-    identity::{Identity, Missing},
-    vmm::{Evidence, Vmm},
+use crate::{
+    code::Code,
+    subjects::{
+        SubjectId,
+        identity::{Identity, Missing},
+        vmm::{Evidence, Vmm},
+    },
 };
 
 /// Version of the serialised form; it rises when a field changes its meaning or goes.
@@ -174,6 +177,9 @@ pub struct ProcessRow {
     pub delay_ns: u64,
     /// When its last lock was trapped.
     pub last_trap: Option<f64>,
+    /// Where it trapped, those with most records first, 8 at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<Site>,
     /// What earlier processes of the same pid and comm left behind: they share their series with
     /// this one, and a counter must not go back.
     #[serde(skip)]
@@ -217,6 +223,9 @@ pub struct VmRow {
     pub exits: ByReason,
     /// Returns to the VMM by reason.
     pub userspace_exits: ByReason,
+    /// Where its guest trapped, those with most records first, 8 at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<Site>,
     /// What earlier VMs of the same name and id left behind: they share their series with this one,
     /// and a counter must not go back.
     #[serde(skip)]
@@ -312,6 +321,42 @@ pub struct Story {
     pub vcpu: Option<u32>,
     /// Instruction pointer as hexadecimal text, where the hook tells it.
     pub ip: Option<String>,
+}
+
+/// An instruction that trapped, by the records that told of it. Records are limited per subject and
+/// second, so this tells where the traps are, and not how many.
+#[derive(Clone, Debug, Serialize)]
+pub struct Site {
+    /// What happened there.
+    pub event: &'static str,
+    /// Address of the instruction in the process, or in the guest, as hexadecimal text.
+    pub ip: String,
+    /// How many records told of it.
+    pub records: u64,
+    /// When the last of them was written.
+    pub last: f64,
+    /// What is there; `None` in a guest, and until it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<Arc<Code>>,
+}
+
+/// One subject in full: the answer of `/api/v1/subjects/PID-START_TICKS`.
+#[derive(Clone, Debug, Serialize)]
+pub struct SubjectDetail {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// When it was looked at.
+    pub taken_at: f64,
+    /// As a process; absent where it has no series as one.
+    pub process: Option<ProcessRow>,
+    /// As a VM; absent likewise.
+    pub vm: Option<VmRow>,
+    /// All its sites that are kept, those with most records first.
+    pub sites: Vec<Site>,
+    /// Records of sites that found no room.
+    pub other_records: u64,
+    /// Its newest events, newest first.
+    pub recent: Vec<Story>,
 }
 
 /// Everything there is to show.

@@ -349,6 +349,7 @@ impl Subject {
             alignment_checks: self.count(Event::AlignmentCheck),
             delay_ns: self.delay_ns[OWN],
             last_trap: self.last_trap(OWN),
+            sites: vec![],
             carried: self.carried[OWN].clone(),
         }
     }
@@ -384,6 +385,7 @@ impl Subject {
             last_trap: self.last_trap(GUEST),
             exits,
             userspace_exits,
+            sites: vec![],
             carried: self.carried[GUEST].clone(),
         }
     }

@@ -43,6 +43,7 @@ fn process(pid: u32, start_ticks: u64, comm: &str, fatal: u64) -> ProcessRow {
         alignment_checks: 3,
         delay_ns: 1_500_000_000,
         last_trap: Some(1_700_000_000.5),
+        sites: vec![],
         carried: None,
     }
 }
@@ -71,6 +72,7 @@ fn vm() -> VmRow {
         last_trap: Some(1.0),
         exits: BTreeMap::from([("cpuid", 4)]),
         userspace_exits: BTreeMap::from([("io", 2), ("shutdown", 1)]),
+        sites: vec![],
         carried: None,
     }
 }

@@ -145,6 +145,7 @@ fn hv1(time: u64) -> Snapshot {
         alignment_checks: time * 7,
         delay_ns: time * 10_000_000,
         last_trap: Some((BEGIN + time) as f64),
+        sites: vec![],
         carried: None,
     });
     snapshot.workloads.push(WorkloadRow {
@@ -269,6 +270,7 @@ fn vm(name: &str, id: &str, pid: u32) -> VmRow {
         last_trap: None,
         exits: BTreeMap::new(),
         userspace_exits: BTreeMap::new(),
+        sites: vec![],
         carried: None,
     }
 }

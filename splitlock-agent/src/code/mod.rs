@@ -1,0 +1,115 @@
+//! What is at an instruction address: file, function, source line, the instruction, its operand.
+//!
+//! Question and answer only; who asks, and how often, is not known here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::subjects::SubjectId;
+
+/// Bytes of the longest x86 instruction.
+pub const LONGEST_INSTRUCTION: usize = 15;
+
+/// The general registers at a trap, in the order of their numbers in an instruction: `rax`, `rcx`,
+/// `rdx`, `rbx`, `rsp`, `rbp`, `rsi`, `rdi`, `r8` to `r15`.
+pub type Registers = [u64; 16];
+
+/// Where in a file an instruction is, as the kernel saw it at the trap
+/// (`BPF_F_USER_BUILD_ID`). It stays true when the process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct InFile {
+    /// GNU build id of the file, shorter ones filled up with zeros.
+    pub build_id: [u8; 20],
+    /// Offset in the file, in bytes.
+    pub offset: u64,
+}
+
+/// What is there?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The process whose own code it is.
+    pub subject: SubjectId,
+    /// The instruction's address in it.
+    pub ip: u64,
+    /// Whether `ip` is behind the instruction, as a debug exception (`#DB`, a bus lock) has it.
+    pub is_behind: bool,
+    /// The bytes at `ip` at the trap, where they could be read; they may be fewer than 15.
+    pub bytes: Vec<u8>,
+    /// The registers at the trap, where the hook saw them.
+    pub registers: Option<Registers>,
+    /// The file and the place in it, where the kernel told.
+    pub in_file: Option<InFile>,
+}
+
+/// What is at an address. What is not known is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Code {
+    /// The file, as its process sees the path.
+    pub file: Option<String>,
+    /// The file's GNU build id, hexadecimal.
+    pub build_id: Option<String>,
+    /// Offset in the file, hexadecimal with `0x`.
+    pub offset: Option<String>,
+    /// The function, demangled.
+    pub function: Option<String>,
+    /// Offset in the function, hexadecimal with `0x`.
+    pub function_offset: Option<String>,
+    /// Source file and line, `FILE:LINE`.
+    pub source: Option<String>,
+    /// The instruction's bytes, hexadecimal with spaces.
+    pub bytes: Option<String>,
+    /// The instruction, disassembled.
+    pub instruction: Option<String>,
+    /// Its memory operand at the trap.
+    pub operand: Option<Operand>,
+    /// Why something is not known.
+    pub missing: Option<String>,
+}
+
+/// A memory operand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operand {
+    /// Its address, hexadecimal with `0x`.
+    pub address: String,
+    /// The address modulo the 64 bytes of a cache line.
+    pub modulo_64: u8,
+    /// Bytes that the instruction accesses.
+    pub size: u32,
+    /// Whether it crosses a cache line.
+    pub crosses_line: bool,
+}
+
+impl Operand {
+    /// An operand of `size` bytes at `address`.
+    pub fn new(address: u64, size: u32) -> Self {
+        let modulo_64 = (address % 64) as u8;
+        Self {
+            address: format!("{address:#x}"),
+            modulo_64,
+            size,
+            crosses_line: u32::from(modulo_64) + size > 64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operand_crosses_a_line_by_its_last_byte() {
+        for (address, size, crosses) in [
+            (0, 8, false),
+            (56, 8, false),
+            (57, 8, true),
+            (63, 1, false),
+            (63, 2, true),
+            (127, 4, true),
+        ] {
+            assert_eq!(
+                Operand::new(address, size).crosses_line,
+                crosses,
+                "{address}"
+            );
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What stands between the command line and a working agent: the host is read, the programs are
+//! loaded and attached, the sources opened.
+
+use std::{future::Future, os::fd::OwnedFd};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use splitlock_common::HookSet;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use crate::{
+    agent::{self, Facts, Request, Sources},
+    cli::counting::CountingOptions,
+    detection::{Monitor, evidence::Evidence},
+    host::{self, Host, privileges, symbols, tracefs, tracefs::Tracefs},
+    intake::{
+        kernel_log::{Batch, KernelLog},
+        ledgers::Ledgers,
+        records::Records,
+    },
+    logging, memory,
+    probes::{
+        Probe,
+        attach::{self, Sizes},
+        catalogue, plan,
+        programs::Programs,
+    },
+    subjects::{death::Deaths, paths::Paths, uevents::VmEvents},
+    table::{Limits, Table},
+};
+
+/// Entries of the trap ledger beyond those with series: subjects past the limits, and the dead
+/// until they are freed.
+const SPARE_ENTRIES: u32 = 8192;
+
+/// Descriptors for everything but the watching of subjects: programs, maps, connections.
+const RESERVED_DESCRIPTORS: u64 = 256;
+
+/// Bytes of the ring buffer: about 2,700 records.
+const RECORD_BYTES: u32 = 256 * 1024;
+
+/// A host on which the agent can work.
+pub struct Ground {
+    host: Host,
+    /// How many descriptors there may be; `None` for no limit.
+    descriptors: Option<u64>,
+}
+
+impl Ground {
+    /// Looks at the host and at what this process may do there. To be called before there are other
+    /// threads, which would not have the mount namespace that this may make.
+    ///
+    /// # Errors
+    /// What is missing on this machine, with what to do about it.
+    pub fn find(options: &CountingOptions) -> Result<Self> {
+        if let Some(missing) = privileges::missing() {
+            bail!("{missing}");
+        }
+        if let Err(reason) = options.paths.paths().check() {
+            bail!("{reason}");
+        }
+        for lacking in privileges::lacking() {
+            warn!("{lacking}");
+        }
+        let descriptors = raise_descriptor_limit();
+        let tracefs = tracefs::provide();
+        match &tracefs {
+            Tracefs::Found(_) => {}
+            Tracefs::Private(path) => info!(
+                path = %path.display(),
+                "tracefs is not mounted here; mounted it in a mount namespace of the agent's own"
+            ),
+            Tracefs::Missing(reason) => warn!(reason, "going on without tracefs"),
+        }
+        let host = Host::read(&tracefs, &catalogue::TRACEPOINTS);
+        if let Err(reason) = &host.layout {
+            bail!("the layout of the kernel's structures is not known: {reason}");
+        }
+        Ok(Self { host, descriptors })
+    }
+}
+
+/// An agent whose programs are attached, and which counts.
+pub struct Attached {
+    sources: Sources,
+    table: Table,
+    facts: Facts,
+    monitor: Monitor,
+    /// The kernel counts the programs' runs as long as this is open.
+    _statistics: Option<OwnedFd>,
+}
+
+impl Attached {
+    /// Loads and attaches the programs, in a runtime.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn attach(options: &CountingOptions, ground: &Ground, debug_lines: bool) -> Result<Self> {
+        let Ground { host, descriptors } = ground;
+        let CountingOptions {
+            hooks,
+            limits,
+            paths,
+        } = options;
+        let statistics = hooks.probe_statistics.then(statistics).flatten();
+        let paths = paths.paths();
+        let opened = KernelLog::open(&paths.rootfs);
+        let log_state = match &opened {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("/dev/kmsg: {error}")),
+        };
+        let mut plan = plan::plan(host);
+        plan.restrict(&hooks.probes);
+        plan.count_exits(hooks.kvm_exits);
+        let sizes = sizes(options);
+        let mut ebpf = attach::load(&plan, sizes, debug_lines)?;
+        if debug_lines {
+            logging::forward_debug_lines(&mut ebpf);
+        }
+        let ledgers = Ledgers::take(&mut ebpf, sizes.exit_rows)?;
+        let records = Records::take(&mut ebpf)?;
+        let probes = attach::attach(&mut ebpf, plan, &log_state)?;
+
+        let (kernel_log, history) = opened.ok().unzip();
+        let monitor = monitor(host, history.as_ref(), &probes);
+        let watched = descriptors.map_or(usize::MAX, |limit| {
+            usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX)
+        });
+        if watched < (limits.processes + limits.vms) as usize {
+            warn!(
+                "the limit of file descriptors leaves {watched} for subjects that live at a time, one each; \
+                 raise LimitNOFILE"
+            );
+        }
+        let sources = Sources {
+            deaths: Deaths::new(watched).context("waiting for processes to end")?,
+            programs: Programs::new(ebpf, &probes)?,
+            ledgers,
+            records,
+            kernel_log,
+            log_history: history.map(|history| history.reports),
+            vm_events: VmEvents::open()
+                .inspect_err(|error| warn!(%error, "no uevents of KVM; VMs are found as they run"))
+                .ok(),
+            mode_address: look_up_mode(),
+        };
+        let table = Table::new(Limits {
+            processes: limits.processes as usize,
+            vms: limits.vms as usize,
+            workloads: limits.workloads as usize,
+            retention: limits.retention,
+        });
+        // Reading BTF and the object took many times what is needed from here on.
+        memory::give_back();
+        let facts = Facts {
+            probe_statistics: statistics.is_some(),
+            ..facts(host, sizes, &probes, paths)
+        };
+        Ok(Self {
+            sources,
+            table,
+            facts,
+            monitor,
+            _statistics: statistics,
+        })
+    }
+
+    /// Works until nobody can ask any more. The programs and maps end with it.
+    pub fn run(self, requests: mpsc::Receiver<Request>) -> impl Future<Output = ()> {
+        let Self {
+            sources,
+            table,
+            facts,
+            monitor,
+            _statistics,
+        } = self;
+        async move {
+            let _statistics = _statistics;
+            agent::run(sources, table, facts, monitor, requests).await;
+        }
+    }
+}
+
+/// Gives the limit, `None` for none. Each subject takes a descriptor, for its pidfd; the usual soft limit of 1,024 is for programs
+/// that use `select`.
+fn raise_descriptor_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        debug!(%error, "the limit of descriptors stays");
+        return limit.current;
+    }
+    limit.maximum
+}
+
+/// Has the kernel count runs of BPF programs, as long as the descriptor is open.
+fn statistics() -> Option<OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime)
+        .inspect_err(|error| {
+            warn!(
+                %error,
+                "the kernel counts no runs of the programs: it needs Linux 5.8 and CAP_SYS_ADMIN"
+            );
+        })
+        .ok()
+}
+
+fn sizes(options: &CountingOptions) -> Sizes {
+    Sizes {
+        trap_entries: options.limits.processes + options.limits.vms + SPARE_ENTRIES,
+        // A row is found by the lower bits of a thread's number.
+        exit_rows: options.limits.vcpus.next_power_of_two(),
+        record_bytes: RECORD_BYTES,
+        records_per_second: options.limits.records,
+    }
+}
+
+/// The kernel's variable with the mode of detection, static in arch/x86/kernel/cpu/bus_lock.c
+/// (before 6.14 intel.c).
+const MODE_SYMBOL: &str = "sld_state";
+
+/// Looks the variable up beside everything else, as the kernel takes its time to list its symbols.
+fn look_up_mode() -> oneshot::Receiver<u64> {
+    let (sender, address) = oneshot::channel();
+    std::thread::spawn(move || match symbols::data_address(MODE_SYMBOL) {
+        Ok(Some(found)) => {
+            // The agent may have ended meanwhile.
+            let _ = sender.send(found);
+        }
+        Ok(None) => debug!("the kernel does not tell where {MODE_SYMBOL} is"),
+        Err(error) => debug!(%error, "/proc/kallsyms"),
+    });
+    address
+}
+
+fn attached(probes: &[Probe]) -> HookSet {
+    probes
+        .iter()
+        .filter(|probe| probe.via.is_some())
+        .fold(HookSet::empty(), |set, probe| set.with(probe.hook))
+}
+
+fn monitor(host: &Host, history: Option<&Batch>, probes: &[Probe]) -> Monitor {
+    let evidence = Evidence {
+        cpu: host.cpu,
+        parameter: host.parameter.clone(),
+        message: history.and_then(|history| history.setup),
+        memory: None,
+    };
+    Monitor::new(evidence, host::mitigation(), attached(probes))
+}
+
+fn facts(host: &Host, sizes: Sizes, probes: &[Probe], paths: Paths) -> Facts {
+    Facts {
+        kernel: host.kernel_release.clone(),
+        cpu: host.cpu,
+        kernel_version: host.kernel_version(),
+        trap_entries: sizes.trap_entries as usize,
+        exit_rows: sizes.exit_rows as usize,
+        reachable_rows: (sizes.exit_rows as usize).min(pid_max().unwrap_or(usize::MAX)),
+        record_bytes: sizes.record_bytes.into(),
+        probe_statistics: false,
+        probes: probes.to_vec(),
+        paths,
+    }
+}
+
+/// `kernel.pid_max`.
+fn pid_max() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok()?;
+    text.trim().parse().ok()
+}
