@@ -37,8 +37,8 @@ const SPARE_ENTRIES: u32 = 8192;
 /// Descriptors for everything but the watching of subjects: programs, maps, connections.
 const RESERVED_DESCRIPTORS: u64 = 256;
 
-/// Bytes of the ring buffer: about 2,700 records.
-const RECORD_BYTES: u32 = 256 * 1024;
+/// Bytes of the ring buffer: about 1,600 records of processes.
+const RECORD_BYTES: u32 = 512 * 1024;
 
 /// A host on which the agent can work.
 pub struct Ground {
@@ -262,6 +262,11 @@ fn facts(host: &Host, sizes: Sizes, probes: &[Probe], paths: Paths) -> Facts {
         trap_entries: sizes.trap_entries as usize,
         exit_rows: sizes.exit_rows as usize,
         reachable_rows: (sizes.exit_rows as usize).min(pid_max().unwrap_or(usize::MAX)),
+        general_registers: host
+            .layout
+            .as_ref()
+            .ok()
+            .and_then(|layout| layout.general_registers),
         record_bytes: sizes.record_bytes.into(),
         probe_statistics: false,
         probes: probes.to_vec(),

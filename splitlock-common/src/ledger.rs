@@ -13,7 +13,7 @@ pub const EVENT_SLOTS: usize = 16;
 const _: () = assert!(crate::trap::Event::COUNT <= EVENT_SLOTS);
 
 /// Room for the loss counters: a power of two, so that a masked index is in bounds.
-pub const LOSS_SLOTS: usize = 16;
+pub const LOSS_SLOTS: usize = 32;
 const _: () = assert!(crate::loss::Loss::COUNT <= LOSS_SLOTS);
 
 /// Counters of the whole host. All are added to atomically.

@@ -34,11 +34,19 @@ pub enum Loss {
     IdentityOverdue = 12,
     /// `/proc` refused to tell something of who a subject is. Counted by the agent.
     IdentityUnreadable = 13,
+    /// What is at an instruction that trapped was not looked at, as too many questions were open.
+    /// Counted by the agent.
+    CodeQueueFull = 14,
+    /// An event had no line in the event log, as there were too many in one second. Counted by the
+    /// agent.
+    EventLogRateLimit = 15,
+    /// An event had no line in the event log, as nobody took the earlier ones. Counted by the agent.
+    EventLogBehind = 16,
 }
 
 impl Loss {
     /// How many there are.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 17;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -56,6 +64,9 @@ impl Loss {
         Self::IdentityEnded,
         Self::IdentityOverdue,
         Self::IdentityUnreadable,
+        Self::CodeQueueFull,
+        Self::EventLogRateLimit,
+        Self::EventLogBehind,
     ];
 
     /// The label value of `cause`.
@@ -75,6 +86,9 @@ impl Loss {
             Self::IdentityEnded => "identity_ended",
             Self::IdentityOverdue => "identity_overdue",
             Self::IdentityUnreadable => "identity_unreadable",
+            Self::CodeQueueFull => "code_queue_full",
+            Self::EventLogRateLimit => "event_log_rate_limit",
+            Self::EventLogBehind => "event_log_behind",
         }
     }
 }

@@ -36,6 +36,73 @@ pub struct Record {
     pub comm: [u8; COMM_LEN],
 }
 
+/// Words of `struct pt_regs` from its begin, which are the registers at the entry to the kernel. Which
+/// is which, BTF tells.
+pub const PT_REGS_WORDS: usize = 21;
+/// Bytes of code before the instruction pointer, and behind it, that a record has.
+pub const CODE_BYTES: usize = 16;
+
+/// [`Sight::seen`]: `before` could be read.
+pub const SAW_BEFORE: u64 = 1;
+/// [`Sight::seen`]: `at` could be read.
+pub const SAW_AT: u64 = 2;
+/// [`Sight::seen`]: the registers could be read.
+pub const SAW_REGISTERS: u64 = 4;
+
+/// [`InFile::status`]: both are told (`BPF_STACK_BUILD_ID_VALID`, include/uapi/linux/bpf.h).
+pub const IN_FILE: i32 = 1;
+
+/// A place in a file, as the kernel tells it: its `struct bpf_stack_build_id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct InFile {
+    /// [`IN_FILE`] if the others are told.
+    pub status: i32,
+    /// GNU build id of the file, with zeros behind a shorter one.
+    pub build_id: [u8; 20],
+    /// Offset in the file.
+    pub offset: u64,
+}
+
+/// What was seen of an instruction of a process's own code. The process may end at once, and with it
+/// all that could be looked at later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sight {
+    /// What could be read: bits `SAW_…`.
+    pub seen: u64,
+    /// Where in a file it is.
+    pub in_file: InFile,
+    /// The code that ends at the instruction pointer.
+    pub before: [u8; CODE_BYTES],
+    /// The code that begins there.
+    pub at: [u8; CODE_BYTES],
+    /// The registers.
+    pub pt_regs: [u64; PT_REGS_WORDS],
+}
+
+/// A record of an event of a process's own code. `repr(C)` without padding; told from a plain
+/// record by its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct UserRecord {
+    /// What all records have.
+    pub record: Record,
+    /// What was seen of the instruction.
+    pub sight: Sight,
+}
+
+impl UserRecord {
+    /// Reads a record from the bytes of a ring-buffer item; `None` if the length is wrong.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != size_of::<Self>() {
+            return None;
+        }
+        // SAFETY: as in `Record::from_bytes`.
+        Some(unsafe { core::ptr::read_unaligned(bytes.as_ptr().cast::<Self>()) })
+    }
+}
+
 impl Record {
     /// Reads a record from the bytes of a ring-buffer item; `None` if the length is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -51,6 +118,19 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_record_has_no_padding_and_another_length() {
+        let parts = size_of::<Record>() + 8 + 32 + 2 * CODE_BYTES + 8 * PT_REGS_WORDS;
+        assert_eq!(size_of::<UserRecord>(), parts);
+        assert_eq!(size_of::<InFile>(), 32);
+        let bytes = [7; size_of::<UserRecord>()];
+        let record = UserRecord::from_bytes(&bytes).unwrap();
+        assert_eq!(record.record.tid, 0x0707_0707);
+        assert_eq!(record.sight.at, [7; CODE_BYTES]);
+        assert_eq!(Record::from_bytes(&bytes), None);
+        assert_eq!(UserRecord::from_bytes(&bytes[1..]), None);
+    }
 
     #[test]
     fn a_record_has_no_padding_and_survives_the_trip() {

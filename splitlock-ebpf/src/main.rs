@@ -16,6 +16,7 @@ mod kvm_exit;
 mod maps;
 mod memory;
 mod record;
+mod sight;
 mod signal;
 mod split_lock;
 mod task;

@@ -58,4 +58,4 @@ pub static CALLS: HashMap<CallKey, Call, 16384> = HashMap::new();
 
 /// The story.
 #[btf_map]
-pub static RECORDS: RingBuf<Record, 262_144> = RingBuf::new();
+pub static RECORDS: RingBuf<Record, 524_288> = RingBuf::new();

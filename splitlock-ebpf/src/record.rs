@@ -1,16 +1,19 @@
 //! Writing the story: records for the ring buffer, limited per subject.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid,
-    generated::{bpf_get_current_cgroup_id, bpf_get_smp_processor_id},
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid,
+        generated::{bpf_get_current_cgroup_id, bpf_get_smp_processor_id},
+    },
 };
 use splitlock_common::{
     Event, Hook, Loss,
     ledger::{COMM_LEN, SubjectKey, TrapEntry, VCPU_UNKNOWN},
-    record::{KIND_EVENT, KIND_VCPU, Record},
+    record::{KIND_EVENT, KIND_VCPU, Record, UserRecord},
 };
 
-use crate::{config, maps::RECORDS, trap_ledger::lost};
+use crate::{config, maps::RECORDS, sight::see, trap_ledger::lost};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -41,6 +44,7 @@ impl Detail {
 /// few records more or fewer, and no count depends on it.
 #[inline(always)]
 pub fn tell_event(
+    ctx: &impl EbpfContext,
     entry: *mut TrapEntry,
     subject: SubjectKey,
     hook: Hook,
@@ -64,14 +68,18 @@ pub fn tell_event(
         lost(Loss::RecordRateLimit);
         return;
     }
-    write(
-        KIND_EVENT,
-        event as u32,
-        hook as u32,
-        subject,
-        time_ns,
-        detail,
-    );
+    if event.is_guest() {
+        write(
+            KIND_EVENT,
+            event as u32,
+            hook as u32,
+            subject,
+            time_ns,
+            detail,
+        );
+    } else {
+        write_user(ctx, event, hook, subject, time_ns, detail);
+    }
 }
 
 /// Tells the agent of a vCPU thread seen for the first time.
@@ -86,7 +94,51 @@ fn write(kind: u32, event: u32, hook: u32, subject: SubjectKey, time_ns: u64, de
         lost(Loss::RecordRingFull);
         return;
     };
-    room.write(Record {
+    room.write(record(kind, event, hook, subject, time_ns, detail));
+    room.submit(0);
+}
+
+/// Writes a record of an event of the process's own code, with what is to be seen of the instruction.
+#[inline(always)]
+fn write_user(
+    ctx: &impl EbpfContext,
+    event: Event,
+    hook: Hook,
+    subject: SubjectKey,
+    time_ns: u64,
+    detail: Detail,
+) {
+    let Some(mut room) = RECORDS.reserve_untyped::<UserRecord>(0) else {
+        lost(Loss::RecordRingFull);
+        return;
+    };
+    let place = room.as_mut_ptr();
+    // SAFETY: `place` is the reserved room; it is written field by field, as the whole is too large
+    // for the stack.
+    unsafe {
+        (&raw mut (*place).record).write(record(
+            KIND_EVENT,
+            event as u32,
+            hook as u32,
+            subject,
+            time_ns,
+            detail,
+        ));
+        see(ctx, &raw mut (*place).sight, detail.ip);
+    }
+    room.submit(0);
+}
+
+#[inline(always)]
+fn record(
+    kind: u32,
+    event: u32,
+    hook: u32,
+    subject: SubjectKey,
+    time_ns: u64,
+    detail: Detail,
+) -> Record {
+    Record {
         kind,
         event,
         hook,
@@ -100,6 +152,5 @@ fn write(kind: u32, event: u32, hook: u32, subject: SubjectKey, time_ns: u64, de
         // SAFETY: the helper has no preconditions.
         cgroup_id: unsafe { bpf_get_current_cgroup_id() },
         comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
-    });
-    room.submit(0);
+    }
 }

@@ -156,7 +156,7 @@ impl UserRegisters {
 
 /// Address of the current task's saved user registers (`task_pt_regs`).
 #[inline(always)]
-fn saved_registers() -> Result<u64, i32> {
+pub fn saved_registers() -> Result<u64, i32> {
     if config::HAS_TASK_PT_REGS.load() == 1 {
         // SAFETY: the helpers are there (5.15+), and the task is the current one.
         Ok(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64)

@@ -100,7 +100,7 @@ pub fn count(ctx: &impl EbpfContext, hook: Hook, event: Event, detail: Detail) -
             (*entry).last_ns[usize::from(event.is_guest())] = time_ns;
         }
     }
-    tell_event(entry, subject.key, hook, event, time_ns, detail);
+    tell_event(ctx, entry, subject.key, hook, event, time_ns, detail);
     Ok(())
 }
 

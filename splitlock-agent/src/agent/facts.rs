@@ -30,6 +30,8 @@ pub struct Facts {
     /// Those that a thread can have: a row is found by a thread's number, of which there are
     /// `kernel.pid_max`.
     pub reachable_rows: usize,
+    /// Where in `pt_regs` the general registers are.
+    pub general_registers: Option<[u32; 16]>,
     /// Bytes of the ring buffer.
     pub record_bytes: u64,
     /// Whether the kernel counts the programs' runs and time.

@@ -20,7 +20,7 @@ use aya::maps::MapError;
 use splitlock_common::{
     Loss,
     ledger::comm_bytes,
-    record::{KIND_EVENT, KIND_VCPU, Record},
+    record::{KIND_EVENT, KIND_VCPU},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -36,7 +36,7 @@ use crate::{
     intake::{
         kernel_log::{Batch, KernelLog},
         ledgers::Ledgers,
-        records::Records,
+        records::{Records, Told},
         vcpus::{Vcpus, vcpu_of},
     },
     probes::programs::Programs,
@@ -48,14 +48,27 @@ use crate::{
         resolver::Resolver,
         vmm::vcpu::vcpu_number,
     },
-    table::{Table, snapshot::Snapshot, stories::Stories},
+    table::{
+        Table,
+        sites::Sites,
+        snapshot::{Snapshot, SubjectDetail},
+        stories::Stories,
+    },
 };
 
 /// Before asking again what the kernel refused to tell.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A question: what is there to show? The answer fails only if the kernel refuses a ledger.
-pub type Request = oneshot::Sender<Result<Arc<Snapshot>, MapError>>;
+/// Takes the answer to a question. It fails only if the kernel refuses a ledger.
+pub type Answer<T> = oneshot::Sender<Result<T, MapError>>;
+
+/// A question to the agent.
+pub enum Request {
+    /// What is there to show?
+    Snapshot(Answer<Arc<Snapshot>>),
+    /// What is known of one subject? Nothing, if it has no series.
+    Subject(SubjectId, Answer<Option<Box<SubjectDetail>>>),
+}
 
 /// The agent's state. One task owns it.
 struct Agent {
@@ -82,6 +95,7 @@ struct Agent {
     /// Whether memory was given back in the middle of a crowd's going.
     crowd_has_gone: bool,
     stories: Stories,
+    sites: Sites,
     inquiries: Inquiries,
     log_reports: LogReports,
     log_history: Option<LogReports>,
@@ -102,6 +116,7 @@ pub async fn run(
     let mut mode_address = Some(sources.mode_address);
     let mut vm_watch = VmWatch::start(sources.vm_events, facts.paths.clone());
     let mut waiting = Waiting::default();
+    let sites = Sites::new(facts.general_registers);
     let mut agent = Agent {
         follows_calls: facts.follows_calls(),
         inquiries: Inquiries::of(Resolver::new(facts.paths.clone())),
@@ -121,6 +136,7 @@ pub async fn run(
         most_subjects: 0,
         crowd_has_gone: false,
         stories: Stories::default(),
+        sites,
         log_reports: LogReports::default(),
         log_history: sources.log_history.map(|history| {
             let mut reports = LogReports::default();
@@ -185,7 +201,7 @@ pub async fn run(
     }
 }
 
-async fn next_records(source: &mut Option<Records>, records: &mut Vec<Record>) -> io::Result<()> {
+async fn next_records(source: &mut Option<Records>, records: &mut Vec<Told>) -> io::Result<()> {
     match source {
         Some(source) => source.next(records).await,
         None => pending().await,
@@ -210,8 +226,9 @@ async fn next_log(log: &mut Option<KernelLog>) -> io::Result<Batch> {
 impl Agent {
     /// Records bring two things: the story, and the news of a subject, which is watched from then
     /// on. The counts are in the ledgers.
-    fn take_records(&mut self, records: &mut Vec<Record>) {
-        for record in records.drain(..) {
+    fn take_records(&mut self, records: &mut Vec<Told>) {
+        for told in records.drain(..) {
+            let record = told.record;
             if record.kind == KIND_VCPU {
                 self.vcpus.add(
                     vcpu_of(&record),
@@ -230,6 +247,7 @@ impl Agent {
             }
             if record.kind == KIND_EVENT {
                 self.stories.add(record);
+                self.sites.add(&told);
             }
         }
     }

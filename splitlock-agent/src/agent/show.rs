@@ -17,8 +17,10 @@ use crate::{
     },
     memory,
     probes::{Probe, catalogue::Via, cost::Cost, meaning},
+    subjects::SubjectId,
     table::snapshot::{
         Fullness, HostFacts, LedgerFullness, ProbeRow, ProbeRuns, RecordRing, SCHEMA, Snapshot,
+        SubjectDetail,
     },
 };
 
@@ -30,13 +32,20 @@ impl Agent {
     pub(super) fn snapshot(&mut self, ledgers: LedgerFullness) -> Snapshot {
         // Again, so that the host's totals are never behind the subjects'.
         self.table.read_host(self.ledgers.host());
+        let (mut processes, mut vms) = (self.table.processes(), self.table.vms());
+        for row in &mut processes {
+            row.sites = self.sites.of(row.subject, false);
+        }
+        for row in &mut vms {
+            row.sites = self.sites.of(row.subject, true);
+        }
         Snapshot {
             schema: SCHEMA,
             taken_at: unix_seconds(boot_ns()),
             host: self.host_facts(),
             host_traps: self.table.host_traps(),
-            processes: self.table.processes(),
-            vms: self.table.vms(),
+            processes,
+            vms,
             workloads: self.table.workloads(),
             overflow_traps: self.table.overflow(),
             overflow_subjects: self.table.overflow_subjects(),
@@ -51,8 +60,26 @@ impl Agent {
             probes: self.probes(),
             kernel_log_reports: self.log_reports.by_name(),
             kernel_log_history: self.log_history.map(LogReports::by_name),
-            recent: self.stories.tell(),
+            recent: self.stories.tell(&self.sites),
         }
+    }
+
+    /// All that is known of one subject, as it was read last.
+    pub(super) fn detail(&self, id: SubjectId) -> Option<Box<SubjectDetail>> {
+        let (process, vm) = (self.table.process(id), self.table.vm(id));
+        if process.is_none() && vm.is_none() {
+            return None;
+        }
+        let (sites, other_records) = self.sites.detail(id);
+        Some(Box::new(SubjectDetail {
+            schema: SCHEMA,
+            taken_at: unix_seconds(boot_ns()),
+            process,
+            vm,
+            sites,
+            other_records,
+            recent: self.sites.recent(id),
+        }))
     }
 
     /// Reads the ledgers, and tells how full they are.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use aya::maps::MapError;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Agent, Request};
@@ -28,6 +29,16 @@ impl Waiting {
     }
 }
 
+impl Request {
+    fn refuse(self, error: MapError) {
+        // Nobody waits any more where the connection was closed.
+        let _ = match self {
+            Self::Snapshot(answer) => answer.send(Err(error)).is_ok(),
+            Self::Subject(_, answer) => answer.send(Err(error)).is_ok(),
+        };
+    }
+}
+
 impl Agent {
     /// Reads the ledgers for a request, and answers it if all subjects have names.
     pub(super) fn take_request(&mut self, request: Request, waiting: &mut Waiting) {
@@ -37,8 +48,7 @@ impl Agent {
             match self.read_all() {
                 Ok(ledgers) => waiting.read = Some((Instant::now(), ledgers)),
                 Err(error) => {
-                    // Nobody waits any more where the connection was closed.
-                    let _ = request.send(Err(error));
+                    request.refuse(error);
                     return;
                 }
             }
@@ -55,10 +65,21 @@ impl Agent {
         let Some((_, ledgers)) = waiting.read.take() else {
             return;
         };
-        let snapshot = Arc::new(self.snapshot(ledgers));
+        let mut ledgers = Some(ledgers);
+        let mut snapshot = None;
+        // Nobody waits any more where the connection was closed.
         for request in waiting.requests.drain(..) {
-            // Nobody waits any more where the connection was closed.
-            let _ = request.send(Ok(Arc::clone(&snapshot)));
+            match request {
+                Request::Snapshot(answer) => {
+                    let snapshot = snapshot.get_or_insert_with(|| {
+                        Arc::new(self.snapshot(ledgers.take().unwrap_or_default()))
+                    });
+                    let _ = answer.send(Ok(Arc::clone(snapshot)));
+                }
+                Request::Subject(id, answer) => {
+                    let _ = answer.send(Ok(self.detail(id)));
+                }
+            }
         }
     }
 }

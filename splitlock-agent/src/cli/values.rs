@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Paths that the server uses for something else.
-const TAKEN: [&str; 4] = ["/", "/healthz", "/readyz", "/api/v1/snapshot"];
+const TAKEN: [&str; 3] = ["/", "/healthz", "/readyz"];
 
 /// An address to listen on; without one, all.
 pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
@@ -27,7 +27,7 @@ pub fn telemetry_path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') || !text.chars().all(allowed) {
         return Err("begins with / and has letters, digits and /-._~ only".to_owned());
     }
-    if TAKEN.contains(&text) {
+    if TAKEN.contains(&text) || text.starts_with("/api/") {
         return Err("that path is the server's for something else".to_owned());
     }
     Ok(text.to_owned())
@@ -90,7 +90,16 @@ mod tests {
     #[test]
     fn telemetry_paths() {
         assert_eq!(telemetry_path("/m/x-1"), Ok("/m/x-1".to_owned()));
-        for text in ["", "metrics", "/", "/healthz", "/{x}", "/a b", "/ä"] {
+        for text in [
+            "",
+            "metrics",
+            "/",
+            "/healthz",
+            "/api/v1/snapshot",
+            "/{x}",
+            "/a b",
+            "/ä",
+        ] {
             assert!(telemetry_path(text).is_err(), "{text}");
         }
     }

@@ -32,7 +32,9 @@ pub struct Question {
     pub ip: u64,
     /// Whether `ip` is behind the instruction, as a debug exception (`#DB`, a bus lock) has it.
     pub is_behind: bool,
-    /// The bytes at `ip` at the trap, where they could be read; they may be fewer than 15.
+    /// The bytes that end at `ip` at the trap; none where they could not be read.
+    pub before: Vec<u8>,
+    /// The bytes at `ip` at the trap, likewise; they may be fewer than 15.
     pub bytes: Vec<u8>,
     /// The registers at the trap, where the hook saw them.
     pub registers: Option<Registers>,
@@ -76,6 +78,17 @@ pub struct Operand {
     pub size: u32,
     /// Whether it crosses a cache line.
     pub crosses_line: bool,
+}
+
+impl Code {
+    /// The function with the offset in it, `spin+0x4`.
+    pub fn place(&self) -> Option<String> {
+        let function = self.function.as_deref()?;
+        Some(match self.function_offset.as_deref() {
+            None | Some("0x0") => function.to_owned(),
+            Some(offset) => format!("{function}+{offset}"),
+        })
+    }
 }
 
 impl Operand {

@@ -13,6 +13,8 @@ pub mod symbols;
 pub mod tracefs;
 pub mod vcpu;
 
+use splitlock_common::record::PT_REGS_WORDS;
+
 use btf::{Btf, BtfError};
 use cpu::CpuFeatures;
 use format::Format;
@@ -56,6 +58,9 @@ pub struct KernelLayout {
     pub pt_regs_flags: u32,
     /// `pt_regs.orig_ax`.
     pub pt_regs_orig_ax: u32,
+    /// Where in `pt_regs` the general registers are, in the order of their numbers in an
+    /// instruction; `None` where they are not all in its first [`PT_REGS_WORDS`] words.
+    pub general_registers: Option<[u32; 16]>,
     /// `kernel_siginfo.si_code`.
     pub siginfo_code: u32,
 }
@@ -89,9 +94,28 @@ impl KernelLayout {
             pt_regs_ip: btf.member_offset("pt_regs", "ip")?,
             pt_regs_flags: btf.member_offset("pt_regs", "flags")?,
             pt_regs_orig_ax: btf.member_offset("pt_regs", "orig_ax")?,
+            general_registers: general_registers(btf),
             siginfo_code: btf.member_offset("kernel_siginfo", "si_code")?,
         })
     }
+}
+
+/// Names of the general registers in `pt_regs`, in the order of their numbers in an instruction.
+const GENERAL_REGISTERS: [&str; 16] = [
+    "ax", "cx", "dx", "bx", "sp", "bp", "si", "di", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15",
+];
+
+fn general_registers(btf: &Btf<'_>) -> Option<[u32; 16]> {
+    let mut offsets = [0; 16];
+    for (offset, name) in offsets.iter_mut().zip(GENERAL_REGISTERS) {
+        let found = btf.member_offset("pt_regs", name).ok()?;
+        if found % 8 != 0 || found as usize / 8 >= PT_REGS_WORDS {
+            return None;
+        }
+        *offset = found;
+    }
+    Some(offsets)
 }
 
 /// Size of a task's kernel stack. `union thread_union` has it, where that is in BTF; else it is

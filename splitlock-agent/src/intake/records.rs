@@ -7,11 +7,36 @@ use aya::{
     Ebpf,
     maps::{Map, RingBuf},
 };
-use splitlock_common::record::Record;
+use splitlock_common::record::{Record, Sight, UserRecord};
 use tokio::io::unix::AsyncFd;
 
 use super::ring_use::RingUse;
 use crate::readiness::readable;
+
+/// One record, and what was seen of the instruction, where it was a process's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// What all records have.
+    pub record: Record,
+    /// What was seen.
+    pub sight: Option<Sight>,
+}
+
+impl Told {
+    /// Reads an item of the ring buffer; `None` for one of a length that neither kind has.
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if let Some(UserRecord { record, sight }) = UserRecord::from_bytes(bytes) {
+            return Some(Self {
+                record,
+                sight: Some(sight),
+            });
+        }
+        Record::from_bytes(bytes).map(|record| Self {
+            record,
+            sight: None,
+        })
+    }
+}
 
 /// The reader of the ring buffer.
 pub struct Records {
@@ -39,13 +64,13 @@ impl Records {
     }
 
     /// Waits until there are records and puts all that are there into `records`.
-    pub async fn next(&mut self, records: &mut Vec<Record>) -> io::Result<()> {
+    pub async fn next(&mut self, records: &mut Vec<Told>) -> io::Result<()> {
         let mut ready = self.ring.readable_mut().await?;
         self.peak = self.peak.max(self.waiting.bytes());
         let ring = ready.get_inner_mut();
         while let Some(item) = ring.next() {
-            // An item of another length cannot be: both sides share the type.
-            records.extend(Record::from_bytes(&item));
+            // An item of another length cannot be: both sides share the types.
+            records.extend(Told::from_bytes(&item));
         }
         ready.clear_ready();
         Ok(())

@@ -267,6 +267,7 @@ mod tests {
         pt_regs_ip: 6,
         pt_regs_flags: 7,
         pt_regs_orig_ax: 8,
+        general_registers: None,
         siginfo_code: 9,
     };
 

@@ -1,5 +1,7 @@
 //! Who a thread group is, and whether it still lives. Knows nothing of counts.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 use splitlock_common::ledger::SubjectKey;
 
@@ -33,11 +35,55 @@ impl SubjectId {
     }
 }
 
+impl FromStr for SubjectId {
+    type Err = ();
+
+    /// Reads what [`Self::label`] writes.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (pid, start_ticks) = text.split_once('-').ok_or(())?;
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(pid) || !is_number(start_ticks) {
+            return Err(());
+        }
+        Ok(Self {
+            pid: pid.parse().map_err(|_| ())?,
+            start_ticks: start_ticks.parse().map_err(|_| ())?,
+        })
+    }
+}
+
 impl From<SubjectKey> for SubjectId {
     fn from(key: SubjectKey) -> Self {
         Self {
             pid: key.tgid,
             start_ticks: key.start_ns / TICK_NS,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_read_back() {
+        let id = SubjectId {
+            pid: 12,
+            start_ticks: 345,
+        };
+        assert_eq!(id.label().parse(), Ok(id));
+        for text in [
+            "",
+            "1",
+            "-",
+            "1-",
+            "-1",
+            "+1-2",
+            "1-2-3",
+            "99999999999-1",
+            "a-b",
+        ] {
+            assert_eq!(text.parse::<SubjectId>(), Err(()), "{text}");
         }
     }
 }

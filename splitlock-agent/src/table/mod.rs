@@ -15,6 +15,7 @@ use splitlock_common::{
 pub mod naming;
 pub mod place;
 mod rows;
+pub mod sites;
 pub mod snapshot;
 pub mod stories;
 pub mod subject;

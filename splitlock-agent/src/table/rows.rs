@@ -8,8 +8,9 @@ use super::{
     KINDS, PROCESS, Table, VM, WORKLOAD,
     place::Place,
     snapshot::{Fullness, ProcessRow, TrapCount, VmRow, WorkloadRow},
-    subject::Membership,
+    subject::{Membership, Subject},
 };
+use crate::subjects::SubjectId;
 
 impl Table {
     /// Totals of the host, all kinds of locks.
@@ -29,18 +30,26 @@ impl Table {
     pub fn processes(&self) -> Vec<ProcessRow> {
         self.subjects
             .values()
-            .filter(|subject| subject.process == Place::Held && !subject.is_unnamed(false))
-            .map(|subject| subject.process_row())
+            .filter_map(|subject| process(subject))
             .collect()
+    }
+
+    /// One of them.
+    pub fn process(&self, id: SubjectId) -> Option<ProcessRow> {
+        process(self.subjects.get(&id)?)
     }
 
     /// The VMs with series, once they are named; in the order of pids.
     pub fn vms(&self) -> Vec<VmRow> {
         self.subjects
             .values()
-            .filter(|subject| subject.vm == Place::Held && !subject.is_unnamed(true))
-            .map(|subject| subject.vm_row())
+            .filter_map(|subject| vm(subject))
             .collect()
+    }
+
+    /// One of them.
+    pub fn vm(&self, id: SubjectId) -> Option<VmRow> {
+        vm(self.subjects.get(&id)?)
     }
 
     /// The workloads.
@@ -101,4 +110,14 @@ impl Table {
             ])
             .collect()
     }
+}
+
+fn process(subject: &Subject) -> Option<ProcessRow> {
+    let is_shown = subject.process == Place::Held && !subject.is_unnamed(false);
+    is_shown.then(|| subject.process_row())
+}
+
+fn vm(subject: &Subject) -> Option<VmRow> {
+    let is_shown = subject.vm == Place::Held && !subject.is_unnamed(true);
+    is_shown.then(|| subject.vm_row())
 }

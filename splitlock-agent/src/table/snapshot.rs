@@ -321,6 +321,9 @@ pub struct Story {
     pub vcpu: Option<u32>,
     /// Instruction pointer as hexadecimal text, where the hook tells it.
     pub ip: Option<String>,
+    /// The function and the offset in it, once they are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
 }
 
 /// An instruction that trapped, by the records that told of it. Records are limited per subject and

@@ -8,8 +8,9 @@ use splitlock_common::{
     record::Record,
 };
 
-use super::snapshot::Story;
+use super::{sites::Sites, snapshot::Story};
 use crate::{
+    code::Code,
     host::clock::unix_seconds,
     subjects::{names::printable, vmm::vcpu::vcpu_number},
 };
@@ -31,12 +32,17 @@ impl Stories {
     }
 
     /// All of them, newest first.
-    pub fn tell(&self) -> Vec<Story> {
-        self.0.iter().filter_map(tell).collect()
+    pub fn tell(&self, sites: &Sites) -> Vec<Story> {
+        self.0
+            .iter()
+            .filter_map(|record| sites.tell(record))
+            .collect()
     }
 }
 
-fn tell(record: &Record) -> Option<Story> {
+/// A record as a story; `code` is what is known to be at its address. `None` for numbers that nobody
+/// knows.
+pub fn tell(record: &Record, code: Option<&Code>) -> Option<Story> {
     let event = Event::from_number(record.event)?;
     let comm = comm_bytes(&record.comm);
     let vcpu = match record.vcpu_id {
@@ -54,6 +60,7 @@ fn tell(record: &Record) -> Option<Story> {
         cpu: record.cpu,
         vcpu,
         ip: (record.ip != 0).then(|| format!("{:#x}", record.ip)),
+        function: code.and_then(Code::place),
     })
 }
 
@@ -88,7 +95,7 @@ mod tests {
         for time in 1..=100 {
             stories.add(record(time * 1_000_000_000));
         }
-        let told = stories.tell();
+        let told = stories.tell(&Sites::new(None));
         assert_eq!(told.len(), KEPT);
         assert!((told[0].time - told[1].time - 1.0).abs() < 0.01);
         assert_eq!(told[0].comm, "evil\\x0aname");
@@ -107,6 +114,6 @@ mod tests {
         let mut odd = record(1);
         odd.hook = 999;
         stories.add(odd);
-        assert!(stories.tell().is_empty());
+        assert!(stories.tell(&Sites::new(None)).is_empty());
     }
 }

@@ -16,7 +16,11 @@ use splitlock_agent::{
         Host,
         tracefs::{self, Tracefs},
     },
-    intake::{exit_rows::ExitTally, ledgers::Ledgers, records::Records},
+    intake::{
+        exit_rows::ExitTally,
+        ledgers::Ledgers,
+        records::{Records, Told},
+    },
     probes::{
         attach::{self, Sizes},
         catalogue::TRACEPOINTS,
@@ -282,8 +286,8 @@ fn told(isa: Isa, exits: &[Given]) -> impl Iterator<Item = (u64, u32)> {
 }
 
 /// The bus locks of this process.
-fn own(records: &[Record]) -> impl Iterator<Item = &Record> {
-    records.iter().filter(|record| {
+fn own(records: &[Told]) -> impl Iterator<Item = &Record> {
+    records.iter().map(|told| &told.record).filter(|record| {
         record.kind == KIND_EVENT
             && record.subject.tgid == process::id()
             && record.event == Event::GuestBusLockReported as u32

@@ -18,8 +18,9 @@ use tokio::{
 
 use super::{Failure, PAUSE, clients::Clients, gzip};
 use crate::{
-    agent::Request,
+    agent::{Answer, Request},
     export::{exposition, page},
+    subjects::SubjectId,
     table::snapshot::Snapshot,
 };
 
@@ -133,13 +134,34 @@ impl Answers {
         Ok(bytes)
     }
 
+    /// One subject as JSON; nothing, if it has no series.
+    pub async fn subject(&self, id: SubjectId, gzip: bool) -> Result<Option<Bytes>, Failure> {
+        let found = timeout(ANSWER_TIME, self.put(|answer| Request::Subject(id, answer)));
+        let Some(detail) = found.await.map_err(|_| Failure::Late)?? else {
+            return Ok(None);
+        };
+        let mut text =
+            serde_json::to_vec(&detail).map_err(|error| Failure::Encode(error.to_string()))?;
+        if gzip {
+            text = gzip::pack(&text).map_err(|error| Failure::Encode(error.to_string()))?;
+        }
+        match self.enter(text) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(text) => self.make_room(text).await.map(Some),
+        }
+    }
+
     async fn ask(&self) -> Result<Arc<Snapshot>, Failure> {
-        let (answer, snapshot) = oneshot::channel();
+        self.put(Request::Snapshot).await
+    }
+
+    async fn put<T>(&self, question: impl FnOnce(Answer<T>) -> Request) -> Result<T, Failure> {
+        let (answer, answered) = oneshot::channel();
         self.requests
-            .send(answer)
+            .send(question(answer))
             .await
             .map_err(|_| Failure::Gone)?;
-        snapshot
+        answered
             .await
             .map_err(|_| Failure::Gone)?
             .map_err(|error| Failure::Ledger(error.to_string()))

@@ -10,11 +10,12 @@ use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Path, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -71,6 +72,7 @@ impl Server {
             .route("/", get(index))
             .route(telemetry_path, get(metrics))
             .route("/api/v1/snapshot", get(api_snapshot))
+            .route("/api/v1/subjects/{subject}", get(api_subject))
             .route("/healthz", get(health))
             .route("/readyz", get(health))
             .with_state(Arc::new(answers));
@@ -157,6 +159,7 @@ enum Failure {
     Gone,
     Late,
     Busy,
+    NotFound(&'static str),
     Ledger(String),
     Encode(String),
 }
@@ -176,6 +179,9 @@ impl IntoResponse for Failure {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "slow clients hold the memory for answers".to_owned(),
             ),
+            Self::NotFound(what) => {
+                return (StatusCode::NOT_FOUND, format!("{what}\n")).into_response();
+            }
             Self::Ledger(error) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!("a ledger cannot be read: {error}"),
@@ -210,6 +216,24 @@ async fn api_snapshot(State(answers): Context, asked: HeaderMap) -> Result<Respo
     Ok((content_type("application/json"), response).into_response())
 }
 
+/// `subject` is `PID-START_TICKS`, as the snapshot has both.
+async fn api_subject(
+    State(answers): Context,
+    Path(subject): Path<String>,
+    asked: HeaderMap,
+) -> Result<Response, Failure> {
+    let id = subject
+        .parse()
+        .map_err(|()| Failure::NotFound("a subject is PID-START_TICKS"))?;
+    let gzip = gzip::is_taken(&asked);
+    let body = answers
+        .subject(id, gzip)
+        .await?
+        .ok_or(Failure::NotFound("no process and no VM is known by that"))?;
+    let response = packed(body, gzip);
+    Ok((content_type("application/json"), response).into_response())
+}
+
 async fn index(State(answers): Context, asked: HeaderMap) -> Result<Response, Failure> {
     let response = show(&answers, What::Page, &asked).await?;
     let policy = "default-src 'none'; style-src 'unsafe-inline'";
@@ -225,6 +249,10 @@ async fn index(State(answers): Context, asked: HeaderMap) -> Result<Response, Fa
 async fn show(answers: &Answers, what: What, asked: &HeaderMap) -> Result<Response, Failure> {
     let gzip = gzip::is_taken(asked);
     let body = answers.get(Form { what, gzip }).await?;
+    Ok(packed(body, gzip))
+}
+
+fn packed(body: Bytes, gzip: bool) -> Response {
     let mut response = Response::new(body.into());
     let headers = response.headers_mut();
     headers.insert(
@@ -234,7 +262,7 @@ async fn show(answers: &Answers, what: What, asked: &HeaderMap) -> Result<Respon
     if gzip {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    Ok(response)
+    response
 }
 
 /// The server starts once the hooks are attached, so that being healthy is being ready: the agent

@@ -28,7 +28,10 @@ impl Given {
                 let snapshot = Arc::new(snapshot());
                 given.lock().unwrap().push(Arc::downgrade(&snapshot));
                 // Who asked may be gone.
-                let _ = question.send(Ok(snapshot));
+                let Request::Snapshot(answer) = question else {
+                    panic!("another question");
+                };
+                let _ = answer.send(Ok(snapshot));
             }
         });
         Self {
