@@ -11,8 +11,9 @@ use tokio::{
 use tracing::info;
 
 use crate::{
+    agent::events::EventLines,
     cli::{logging::LogLevel, run::RunOptions},
-    export::server::Server,
+    export::{event_log::EventLog, server::Server},
     logging, memory,
     start::{Attached, Ground},
 };
@@ -34,7 +35,12 @@ pub fn run(options: &RunOptions) -> Result<()> {
 }
 
 async fn serve(options: &RunOptions, ground: &Ground) -> Result<()> {
-    let RunOptions { web, counting, log } = options;
+    let RunOptions {
+        web,
+        counting,
+        events,
+        log,
+    } = options;
     // Before the hooks: a signal during the attaching must also end the agent.
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
@@ -44,10 +50,17 @@ async fn serve(options: &RunOptions, ground: &Ground) -> Result<()> {
     let server = Server::bind(web.listen_address, &web.telemetry_path, requests)
         .with_context(|| format!("listening on {}", web.listen_address))?;
     let attached = Attached::attach(counting, ground, log.level == LogLevel::Debug)?;
+    let event_lines = match events.events.form() {
+        Some(form) => {
+            let log = EventLog::start(form).context("--events")?;
+            Some(EventLines::new(log, events.per_second))
+        }
+        None => None,
+    };
     let address = server.address().context("the listener's address")?;
     info!("serving on http://{address}{}", web.telemetry_path);
 
-    let agent = pin!(attached.run(questions));
+    let agent = pin!(attached.run(questions, event_lines));
     // A task of its own: clients are served also while the agent reads.
     let mut serving = tokio::spawn(server.serve());
     select! {

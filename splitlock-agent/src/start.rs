@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::{
-    agent::{self, Facts, Request, Sources},
+    agent::{self, Facts, Request, Sources, events::EventLines},
     cli::counting::CountingOptions,
     detection::{Monitor, evidence::Evidence},
     host::{self, Host, privileges, symbols, tracefs, tracefs::Tracefs},
@@ -167,7 +167,11 @@ impl Attached {
     }
 
     /// Works until nobody can ask any more. The programs and maps end with it.
-    pub fn run(self, requests: mpsc::Receiver<Request>) -> impl Future<Output = ()> {
+    pub fn run(
+        self,
+        requests: mpsc::Receiver<Request>,
+        event_lines: Option<EventLines>,
+    ) -> impl Future<Output = ()> {
         let Self {
             sources,
             table,
@@ -177,7 +181,7 @@ impl Attached {
         } = self;
         async move {
             let _statistics = _statistics;
-            agent::run(sources, table, facts, monitor, requests).await;
+            agent::run(sources, table, facts, monitor, event_lines, requests).await;
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The ledgers are read for a snapshot and at a subject's death, not by a timer.
 
+pub mod events;
 mod facts;
 mod life;
 mod log;
@@ -29,7 +30,7 @@ use tokio::{
 use tracing::warn;
 
 pub use self::facts::{Facts, Sources};
-use self::{life::Reclaiming, log::LogReports, vms::VmWatch, waiting::Waiting};
+use self::{events::EventLines, life::Reclaiming, log::LogReports, vms::VmWatch, waiting::Waiting};
 use crate::{
     detection::Monitor,
     host,
@@ -96,6 +97,7 @@ struct Agent {
     crowd_has_gone: bool,
     stories: Stories,
     sites: Sites,
+    event_lines: Option<EventLines>,
     inquiries: Inquiries,
     log_reports: LogReports,
     log_history: Option<LogReports>,
@@ -110,6 +112,7 @@ pub async fn run(
     table: Table,
     facts: Facts,
     monitor: Monitor,
+    event_lines: Option<EventLines>,
     mut requests: mpsc::Receiver<Request>,
 ) {
     let mut kernel_log = sources.kernel_log;
@@ -137,6 +140,7 @@ pub async fn run(
         crowd_has_gone: false,
         stories: Stories::default(),
         sites,
+        event_lines,
         log_reports: LogReports::default(),
         log_history: sources.log_history.map(|history| {
             let mut reports = LogReports::default();
@@ -183,6 +187,7 @@ pub async fn run(
                     agent.records = None;
                 }
             },
+            () = EventLines::is_due(&agent.event_lines) => {}
             found = vm_watch.next() => agent.meet_vms(&found),
             address = known(&mut mode_address) => {
                 mode_address = None;
@@ -198,6 +203,7 @@ pub async fn run(
             },
         }
         agent.ask_who_is_new();
+        agent.write_events();
     }
 }
 
@@ -248,6 +254,7 @@ impl Agent {
             if record.kind == KIND_EVENT {
                 self.stories.add(record);
                 self.sites.add(&told);
+                self.log_event(record);
             }
         }
     }

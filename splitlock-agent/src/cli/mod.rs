@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 pub mod counting;
+pub mod events;
 pub mod logging;
 pub mod run;
 mod values;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::{counting::CountingOptions, logging::LogOptions, values};
+use super::{counting::CountingOptions, events::EventOptions, logging::LogOptions, values};
 
 /// Options of `run`.
 #[derive(Clone, Debug, Args)]
@@ -16,6 +16,10 @@ pub struct RunOptions {
     /// What it counts, and within which limits.
     #[command(flatten)]
     pub counting: CountingOptions,
+
+    /// The event log.
+    #[command(flatten)]
+    pub events: EventOptions,
 
     /// What it logs.
     #[command(flatten)]

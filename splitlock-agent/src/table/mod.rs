@@ -14,7 +14,7 @@ use splitlock_common::{
 
 pub mod naming;
 pub mod place;
-mod rows;
+pub mod rows;
 pub mod sites;
 pub mod snapshot;
 pub mod stories;

@@ -1,16 +1,27 @@
 //! What the table shows: rows of subjects and sums of the rest.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use splitlock_common::{Event, Loss};
 
 use super::{
     KINDS, PROCESS, Table, VM, WORKLOAD,
     place::Place,
-    snapshot::{Fullness, ProcessRow, TrapCount, VmRow, WorkloadRow},
+    snapshot::{Fullness, Owner, ProcessRow, TrapCount, VmRow, WorkloadRow},
     subject::{Membership, Subject},
 };
-use crate::subjects::SubjectId;
+use crate::subjects::{SubjectId, vmm::Vmm};
+
+/// Who a subject is.
+#[derive(Clone, Debug)]
+pub struct Who {
+    /// The group leader's comm.
+    pub comm: Arc<str>,
+    /// Whose it is.
+    pub owner: Arc<Owner>,
+    /// Name, id and VMM of a VM.
+    pub vm: Option<(String, String, Vmm)>,
+}
 
 impl Table {
     /// Totals of the host, all kinds of locks.
@@ -50,6 +61,25 @@ impl Table {
     /// One of them.
     pub fn vm(&self, id: SubjectId) -> Option<VmRow> {
         vm(self.subjects.get(&id)?)
+    }
+
+    /// Who a subject is, as far as labels tell: as a process, or as a VM. `None` while it is not
+    /// named, and for one that is not kept.
+    pub fn who(&self, id: SubjectId, guest: bool) -> Option<Who> {
+        let subject = self.subjects.get(&id)?;
+        if guest {
+            let labels = subject.labels.as_ref()?;
+            return Some(Who {
+                comm: subject.comm.clone(),
+                owner: labels.owner.clone(),
+                vm: Some((labels.name.clone(), labels.id.clone(), labels.vmm)),
+            });
+        }
+        Some(Who {
+            comm: subject.comm.clone(),
+            owner: subject.owner.clone()?,
+            vm: None,
+        })
     }
 
     /// The workloads.

@@ -7,6 +7,7 @@ mod agent;
 mod cgroup;
 mod clients;
 mod crowds;
+mod event_log;
 mod events;
 mod exit_records;
 mod exits;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         exit_records::TESTS,
         service::TESTS,
         clients::TESTS,
+        event_log::TESTS,
         storm::TESTS,
         own_cost::TESTS,
         prometheus::TESTS,
