@@ -60,7 +60,7 @@ fn the_ring_buffer_is_measured() {
     let agent = Agent::start(&[]);
     let metrics = agent.metrics();
     let size = metrics.count("splitlock_record_ring_size_bytes");
-    assert_eq!(size, 256 * 1024);
+    assert_eq!(size, 512 * 1024);
     let _child = checks(1);
     let metrics = agent.wait_for("a record", |metrics| {
         metrics.count("splitlock_record_ring_peak_bytes") > 0
