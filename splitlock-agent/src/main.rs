@@ -2,20 +2,23 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use splitlock_agent::{
-    cli::{Cli, Command, logging::LogFormat},
+    cli::{self, Cli, Command, documents, logging::LogFormat},
     run,
 };
 use tracing::error;
 
 fn main() -> ExitCode {
-    let Cli { command } = Cli::parse();
-    let Command::Run(options) = command;
-    match run::run(&options) {
+    let Cli { command } = cli::parse();
+    let result = match &command {
+        Command::Run(options) => run::run(options),
+        Command::Completions(options) => documents::completions(options),
+        Command::Man(options) => documents::man(options),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            match options.log.format {
+            match command.log_format() {
                 LogFormat::Text => eprintln!("splitlock-agent: {error:#}"),
                 // A reader of JSON lines finds one.
                 LogFormat::Json => error!("{error:#}"),

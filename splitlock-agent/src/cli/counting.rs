@@ -31,8 +31,8 @@ pub struct CountingOptions {
 #[command(next_help_heading = "Hooks")]
 pub struct HookOptions {
     /// Attach a hook in one way only, or not at all (`none`), such as `kvm_exit=none`; may be given
-    /// several times. The names are those of `splitlock_probe_attached`.
-    #[arg(long = "probe", value_name = "NAME=VIA")]
+    /// several times, or with commas between the values. The names are those of `splitlock_probe_attached`.
+    #[arg(long = "probe", value_name = "NAME=VIA", value_delimiter = ',')]
     pub probes: Vec<Choice>,
 
     /// Which exits of guests to count. `locks` counts no exits but as bus locks of a guest, and

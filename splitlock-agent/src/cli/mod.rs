@@ -1,18 +1,29 @@
 //! The command line. Flags are named like those of the Prometheus exporters.
 
-use clap::{Parser, Subcommand};
+use std::{env, ffi::OsString};
+
+use clap::{CommandFactory as _, Error, FromArgMatches as _, Parser, Subcommand};
 
 pub mod counting;
+pub mod documents;
+mod environment;
 pub mod events;
 pub mod logging;
+mod manual;
 pub mod run;
 mod values;
+mod version;
 
-use self::run::RunOptions;
+use self::{
+    documents::{CompletionsOptions, ManOptions},
+    logging::LogFormat,
+    run::RunOptions,
+};
 
 /// Split locks and bus locks per process and per VM, as Prometheus metrics.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "splitlock-agent", version, long_version = version::LONG, about)]
+#[command(disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -24,16 +35,48 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent: attach to the kernel, count, and serve metrics until SIGINT or SIGTERM.
     Run(RunOptions),
+    /// Print completions for a shell.
+    Completions(CompletionsOptions),
+    /// Print a man page, or write all of them.
+    Man(ManOptions),
+}
+
+impl Command {
+    /// How an error is told.
+    pub fn log_format(&self) -> LogFormat {
+        match self {
+            Self::Run(options) => options.log.format,
+            _ => LogFormat::Text,
+        }
+    }
+}
+
+/// Reads the command line and the environment. Where they are not understood, or ask for help, this
+/// says so and ends the process: with status 2, or 0.
+pub fn parse() -> Cli {
+    let words: Vec<OsString> = env::args_os().collect();
+    read(&words).unwrap_or_else(|error| error.exit())
+}
+
+fn read(words: &[OsString]) -> Result<Cli, Error> {
+    let mut command = command();
+    let matches = command
+        .try_get_matches_from_mut(words)
+        .map_err(|error| environment::name_culprit(error, words))?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// All that there is to say on the command line.
+fn command() -> clap::Command {
+    manual::add_to_help(environment::attach(Cli::command()))
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }
