@@ -17,6 +17,7 @@ mod memory;
 pub mod probes;
 mod readiness;
 pub mod run;
+pub mod selftest;
 pub mod start;
 pub mod subjects;
 pub mod table;

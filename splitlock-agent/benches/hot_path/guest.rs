@@ -11,7 +11,7 @@ use events::kvm_guest;
 
 /// Why no guest can run here.
 pub fn available() -> Result<(), String> {
-    kvm_guest::kvm_available()
+    splitlock_agent::selftest::events::kvm_guest::available()
 }
 
 /// Runs a VM of one vCPU that writes to a port `count` times: each is an exit and a return to the

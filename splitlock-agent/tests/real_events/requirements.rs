@@ -2,10 +2,12 @@
 
 use std::{env, fs, path::PathBuf, sync::OnceLock};
 
+use splitlock_agent::selftest::events::kvm_guest;
+
 use super::{
     agent::Metrics,
     cgroup,
-    events::{Child, Event, kvm_guest::kvm_available, trap_module},
+    events::{Child, Event, trap_module},
     exits,
 };
 
@@ -62,7 +64,7 @@ impl Requirement {
                     Err("needs root's rights: cargo xtask test --sudo".to_owned())
                 }
             }
-            Self::Kvm => kvm_available(),
+            Self::Kvm => kvm_guest::available(),
             Self::PidChoice => match fs::exists("/proc/sys/kernel/ns_last_pid") {
                 Ok(true) => Ok(()),
                 _ => Err("this kernel lets nobody choose a pid: no kernel.ns_last_pid".to_owned()),

@@ -5,9 +5,9 @@ use std::str::FromStr;
 use std::{io, mem, process};
 
 use anyhow::{Error, Result, bail, ensure};
+use splitlock_agent::selftest::events::sigbus::{self, EFLAGS_AC, GoOn};
 
 use super::Results;
-use super::sigbus::{self, EFLAGS_AC, GoOn};
 
 /// How the signal is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

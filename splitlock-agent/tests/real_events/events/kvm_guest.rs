@@ -10,38 +10,14 @@ use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
-use std::{fs, io, ptr, thread};
+use std::{io, ptr, thread};
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
-    kvm_vcpu_events,
-};
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VmFd};
+use splitlock_agent::selftest::events::kvm_guest::{self, MAX_VCPUS, Vcpu};
 
 use super::{Results, share};
-
-const DEVICE: &str = "/dev/kvm";
-
-/// Whether guests can run here; if not, what is missing and what to do about it.
-pub fn kvm_available() -> Result<(), String> {
-    if let Err(error) = fs::OpenOptions::new().read(true).write(true).open(DEVICE) {
-        return Err(match error.kind() {
-            io::ErrorKind::NotFound => format!(
-                "{DEVICE} does not exist: load kvm_intel or kvm_amd, or turn on virtualization in \
-                 the firmware or nesting in the hypervisor"
-            ),
-            io::ErrorKind::PermissionDenied => {
-                format!("{DEVICE} may not be opened by this user: run as root or join its group")
-            }
-            _ => format!("{DEVICE} does not open: {error}"),
-        });
-    }
-    Kvm::new()
-        .and_then(|kvm| kvm.create_vm())
-        .map(drop)
-        .map_err(|error| format!("{DEVICE} opens but makes no VM: {error}"))
-}
 
 /// What the guest does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,10 +87,7 @@ pub fn make(guest: Guest, count: u64, vcpus: u32) -> Result<Results> {
         (1..=MAX_VCPUS).contains(&vcpus),
         "{vcpus} vCPUs: there is room for 1 to {MAX_VCPUS}"
     );
-    let kvm = Kvm::new().context(DEVICE)?;
-    let cpuid = kvm
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .context("KVM_GET_SUPPORTED_CPUID")?;
+    let (kvm, cpuid) = kvm_guest::open()?;
     let vm = Arc::new(new_vm(&kvm, guest)?);
     let together = Arc::new(Barrier::new(vcpus as usize));
     let (sender, receiver) = channel();
@@ -128,7 +101,7 @@ pub fn make(guest: Guest, count: u64, vcpus: u32) -> Result<Results> {
             .spawn(move || {
                 let (_vm, mut vcpu) = (vm, vcpu);
                 together.wait();
-                let result = vcpu.serve(guest, share(count, index, vcpus));
+                let result = serve(&mut vcpu, guest, share(count, index, vcpus));
                 // Fails only after another vCPU failed, when no one listens any more.
                 let _ = sender.send(result.with_context(|| format!("vCPU {index}")));
                 drop(sender);
@@ -165,17 +138,14 @@ pub fn make_two(guest: Guest, counts: [u64; 2]) -> Result<Results> {
 /// Runs one VM whose only vCPU writes to a port again and again; after each write its thread takes a
 /// `step` before the guest goes on. Returns only if something fails.
 pub fn make_steps(mut step: impl FnMut() -> Result<()> + Send + 'static) -> Result<Infallible> {
-    let kvm = Kvm::new().context(DEVICE)?;
-    let cpuid = kvm
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .context("KVM_GET_SUPPORTED_CPUID")?;
+    let (kvm, cpuid) = kvm_guest::open()?;
     let vm = new_vm(&kvm, Guest::PortIo)?;
     let mut vcpu = Vcpu::new(&vm, &cpuid, 0)?;
     let steps = thread::Builder::new()
         .name("vcpu-0".to_owned())
         .spawn(move || -> Result<Infallible> {
             // At a thousand a second it would be for weeks.
-            vcpu.enter_real_mode(u32::MAX.into())?;
+            enter_real_mode(&mut vcpu, u32::MAX.into())?;
             loop {
                 vcpu.run_until("io")?;
                 step()?;
@@ -188,16 +158,6 @@ pub fn make_steps(mut step: impl FnMut() -> Result<()> + Send + 'static) -> Resu
     }
 }
 
-// The guest's physical memory, which is also its linear memory.
-const CODE: u64 = 0x1000;
-const PML4: u64 = 0x2000;
-const PDPT: u64 = 0x3000;
-const PD: u64 = 0x4000;
-/// Top of the first vCPU's stack; those of the others are below.
-const STACKS: u64 = 0xf000;
-const STACK_SIZE: u64 = 0x100;
-const MEMORY_SIZE: usize = 0x10000;
-const MAX_VCPUS: u32 = 64;
 /// Memory that is there when it is first written to, a part for each vCPU.
 const UNTOUCHED: u64 = 0x10_0000;
 const UNTOUCHED_PER_VCPU: u64 = 4096 * MAX_ROUNDS;
@@ -206,36 +166,15 @@ const MAX_ROUNDS: u64 = 1024;
 /// Where there is never memory.
 const NO_MEMORY: u64 = 0xd000_0000;
 
-#[repr(align(4096))]
-struct Memory([u8; MEMORY_SIZE]);
-
 fn new_vm(kvm: &Kvm, guest: Guest) -> Result<VmFd> {
-    let mut memory = Box::new(Memory([0; MEMORY_SIZE]));
-    let mut write = |address: u64, bytes: &[u8]| {
-        memory.0[address as usize..][..bytes.len()].copy_from_slice(bytes);
-    };
-    match guest {
-        Guest::AlignmentCheck => write(CODE, &code::ALIGNMENT_CHECK),
-        Guest::EachReason => write(CODE, &code::EACH_REASON),
-        Guest::PortIo | Guest::Interrupted | Guest::Successive => write(CODE, &code::PORT_IO),
-    }
-    // Present, writable, user; the last is a page of 2 MiB at 0.
-    write(PML4, &(PDPT | 0x7).to_le_bytes());
-    write(PDPT, &(PD | 0x7).to_le_bytes());
-    write(PD, &0x87_u64.to_le_bytes());
-
-    let vm = kvm.create_vm().context("KVM_CREATE_VM")?;
-    // Intel before "unrestricted guest" keeps three pages here to run real mode.
-    vm.set_tss_address(0xfffb_d000)
-        .context("KVM_SET_TSS_ADDR")?;
-    let region = kvm_userspace_memory_region {
-        memory_size: MEMORY_SIZE as u64,
-        userspace_addr: Box::into_raw(memory) as u64,
-        ..Default::default()
-    };
-    // SAFETY: the memory was leaked, so it stays for as long as the guest may write to it, and
-    // nothing here reads or writes it any more.
-    unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")?;
+    let vm = kvm_guest::new_vm(
+        kvm,
+        match guest {
+            Guest::AlignmentCheck => &kvm_guest::ALIGNMENT_CHECK,
+            Guest::EachReason => &code::EACH_REASON,
+            Guest::PortIo | Guest::Interrupted | Guest::Successive => &code::PORT_IO,
+        },
+    )?;
     if guest == Guest::EachReason {
         add_untouched_memory(&vm)?;
     }
@@ -276,216 +215,107 @@ fn add_untouched_memory(vm: &VmFd) -> Result<()> {
     unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION of slot 1")
 }
 
-struct Vcpu {
-    fd: VcpuFd,
-    /// As after a reset.
-    sregs: kvm_sregs,
-    /// What makes it forget a pending exception.
-    no_events: kvm_vcpu_events,
-    index: u32,
-    returned: Results,
+/// Does `count` of what `guest` does, and returns what KVM_RUN returned.
+fn serve(vcpu: &mut Vcpu, guest: Guest, count: u64) -> Result<Results> {
+    match guest {
+        Guest::AlignmentCheck => {
+            for _ in 0..count {
+                vcpu.enter_user_mode()?;
+                vcpu.run_until("shutdown")?;
+            }
+        }
+        Guest::PortIo if count > 0 => {
+            enter_real_mode(vcpu, count)?;
+            for _ in 0..count {
+                vcpu.run_until("io")?;
+            }
+            vcpu.run_until("hlt")?;
+        }
+        Guest::PortIo => {}
+        Guest::EachReason => {
+            ensure!(
+                count <= MAX_ROUNDS,
+                "{count} rounds: a vCPU has {MAX_ROUNDS} pages"
+            );
+            enter_protected_mode(vcpu)?;
+            for _ in 0..count {
+                for reason in ["io", "hlt", "mmio"] {
+                    vcpu.run_until(reason)?;
+                }
+            }
+        }
+        Guest::Interrupted => {
+            enter_real_mode(vcpu, count)?;
+            vcpu.fd.set_kvm_immediate_exit(1);
+            for _ in 0..count {
+                let reason = vcpu.run()?;
+                ensure!(reason == "restart", "KVM_RUN returned {reason}, not EINTR");
+            }
+        }
+        Guest::Successive => {
+            enter_real_mode(vcpu, count)?;
+            vcpu.fd.set_kvm_immediate_exit(1);
+            for _ in 0..count {
+                let run = thread::scope(|scope| scope.spawn(|| vcpu.run()).join());
+                let Ok(reason) = run else {
+                    bail!("a vCPU thread panicked");
+                };
+                let reason = reason?;
+                ensure!(reason == "restart", "KVM_RUN returned {reason}, not EINTR");
+            }
+        }
+    }
+    Ok(vcpu.returned().clone())
 }
 
-impl Vcpu {
-    fn new(vm: &VmFd, cpuid: &CpuId, index: u32) -> Result<Self> {
-        let fd = vm
-            .create_vcpu(index.into())
-            .with_context(|| format!("KVM_CREATE_VCPU {index}"))?;
-        fd.set_cpuid2(cpuid).context("KVM_SET_CPUID2")?;
-        let mut returned = Results::default();
-        for reason in ["io", "hlt", "mmio", "shutdown", "intr", "restart"] {
-            returned.add(reason, 0);
-        }
-        Ok(Self {
-            sregs: fd.get_sregs().context("KVM_GET_SREGS")?,
-            no_events: fd.get_vcpu_events().context("KVM_GET_VCPU_EVENTS")?,
-            fd,
-            index,
-            returned,
-        })
-    }
+/// 32-bit code at CPL 0, without paging.
+fn enter_protected_mode(vcpu: &mut Vcpu) -> Result<()> {
+    let data = kvm_segment {
+        limit: u32::MAX,
+        selector: 0x10,
+        type_: 0x3,
+        present: 1,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let code = kvm_segment {
+        selector: 0x8,
+        type_: 0xb,
+        ..data
+    };
+    let sregs = kvm_sregs {
+        cs: code,
+        ds: data,
+        es: data,
+        ss: data,
+        // CR0.PE
+        cr0: vcpu.sregs.cr0 | 1,
+        ..vcpu.sregs
+    };
+    let regs = kvm_regs {
+        rip: kvm_guest::CODE,
+        rdi: UNTOUCHED + u64::from(vcpu.index) * UNTOUCHED_PER_VCPU,
+        rbp: NO_MEMORY,
+        rflags: 0x2,
+        ..Default::default()
+    };
+    vcpu.enter(&sregs, &regs)
+}
 
-    /// Does `count` of what `guest` does, and returns what KVM_RUN returned.
-    fn serve(&mut self, guest: Guest, count: u64) -> Result<Results> {
-        match guest {
-            Guest::AlignmentCheck => {
-                for _ in 0..count {
-                    self.enter_user_mode()?;
-                    self.run_until("shutdown")?;
-                }
-            }
-            Guest::PortIo if count > 0 => {
-                self.enter_real_mode(count)?;
-                for _ in 0..count {
-                    self.run_until("io")?;
-                }
-                self.run_until("hlt")?;
-            }
-            Guest::PortIo => {}
-            Guest::EachReason => {
-                ensure!(
-                    count <= MAX_ROUNDS,
-                    "{count} rounds: a vCPU has {MAX_ROUNDS} pages"
-                );
-                self.enter_protected_mode()?;
-                for _ in 0..count {
-                    for reason in ["io", "hlt", "mmio"] {
-                        self.run_until(reason)?;
-                    }
-                }
-            }
-            Guest::Interrupted => {
-                self.enter_real_mode(count)?;
-                self.fd.set_kvm_immediate_exit(1);
-                for _ in 0..count {
-                    let reason = self.run()?;
-                    ensure!(reason == "restart", "KVM_RUN returned {reason}, not EINTR");
-                }
-            }
-            Guest::Successive => {
-                self.enter_real_mode(count)?;
-                self.fd.set_kvm_immediate_exit(1);
-                for _ in 0..count {
-                    let run = thread::scope(|scope| scope.spawn(|| self.run()).join());
-                    let Ok(reason) = run else {
-                        bail!("a vCPU thread panicked");
-                    };
-                    let reason = reason?;
-                    ensure!(reason == "restart", "KVM_RUN returned {reason}, not EINTR");
-                }
-            }
-        }
-        Ok(self.returned.clone())
-    }
-
-    /// Runs until KVM_RUN returns `wanted`, over interruptions.
-    fn run_until(&mut self, wanted: &str) -> Result<()> {
-        loop {
-            match self.run()? {
-                "restart" | "intr" => {}
-                reason if reason == wanted => return Ok(()),
-                reason => bail!(
-                    "KVM_RUN returned {reason}, not {wanted}: {:x?}",
-                    self.fd.get_regs()
-                ),
-            }
-        }
-    }
-
-    /// One KVM_RUN, counted under its name.
-    fn run(&mut self) -> Result<&'static str> {
-        let reason = match self.fd.run() {
-            Ok(VcpuExit::IoOut(..)) => "io",
-            Ok(VcpuExit::Hlt) => "hlt",
-            Ok(VcpuExit::MmioWrite(..)) => "mmio",
-            Ok(VcpuExit::Shutdown) => "shutdown",
-            Ok(VcpuExit::Intr) => "intr",
-            Ok(other) => bail!("KVM_RUN returned {other:?}"),
-            Err(error) if error.errno() == libc::EINTR => "restart",
-            Err(error) => return Err(error).context("KVM_RUN"),
-        };
-        self.returned.add(reason, 1);
-        Ok(reason)
-    }
-
-    /// 64-bit code at CPL 3, with alignment checks allowed (CR0.AM) and ports too (IOPL 3).
-    fn enter_user_mode(&mut self) -> Result<()> {
-        let data = kvm_segment {
-            limit: u32::MAX,
-            selector: 0x2b,
-            type_: 0x3,
-            present: 1,
-            dpl: 3,
-            db: 1,
-            s: 1,
-            g: 1,
-            ..Default::default()
-        };
-        let code = kvm_segment {
-            selector: 0x33,
-            type_: 0xb,
-            db: 0,
-            l: 1,
-            ..data
-        };
-        let sregs = kvm_sregs {
-            cs: code,
-            ds: data,
-            es: data,
-            ss: data,
-            cr0: 0x8005_0033,
-            cr3: PML4,
-            cr4: 0x620,
-            efer: 0x501,
-            ..self.sregs
-        };
-        let regs = kvm_regs {
-            rip: CODE,
-            rsp: STACKS - u64::from(self.index) * STACK_SIZE,
-            rflags: 0x3002,
-            ..Default::default()
-        };
-        self.enter(&sregs, &regs)
-    }
-
-    /// 32-bit code at CPL 0, without paging.
-    fn enter_protected_mode(&mut self) -> Result<()> {
-        let data = kvm_segment {
-            limit: u32::MAX,
-            selector: 0x10,
-            type_: 0x3,
-            present: 1,
-            db: 1,
-            s: 1,
-            g: 1,
-            ..Default::default()
-        };
-        let code = kvm_segment {
-            selector: 0x8,
-            type_: 0xb,
-            ..data
-        };
-        let sregs = kvm_sregs {
-            cs: code,
-            ds: data,
-            es: data,
-            ss: data,
-            // CR0.PE
-            cr0: self.sregs.cr0 | 1,
-            ..self.sregs
-        };
-        let regs = kvm_regs {
-            rip: CODE,
-            rdi: UNTOUCHED + u64::from(self.index) * UNTOUCHED_PER_VCPU,
-            rbp: NO_MEMORY,
-            rflags: 0x2,
-            ..Default::default()
-        };
-        self.enter(&sregs, &regs)
-    }
-
-    /// 16-bit code, with `count` in ECX.
-    fn enter_real_mode(&mut self, count: u64) -> Result<()> {
-        let mut sregs = self.sregs;
-        sregs.cs.base = 0;
-        sregs.cs.selector = 0;
-        let regs = kvm_regs {
-            rip: CODE,
-            rcx: u32::try_from(count)
-                .context("ECX counts the writes")?
-                .into(),
-            rflags: 0x2,
-            ..Default::default()
-        };
-        self.enter(&sregs, &regs)
-    }
-
-    /// After a shutdown the exception is still pending, and on AMD all registers are as after INIT.
-    fn enter(&mut self, sregs: &kvm_sregs, regs: &kvm_regs) -> Result<()> {
-        self.fd
-            .set_vcpu_events(&self.no_events)
-            .context("KVM_SET_VCPU_EVENTS")?;
-        self.fd.set_sregs(sregs).context("KVM_SET_SREGS")?;
-        self.fd.set_regs(regs).context("KVM_SET_REGS")
-    }
+/// 16-bit code, with `count` in ECX.
+fn enter_real_mode(vcpu: &mut Vcpu, count: u64) -> Result<()> {
+    let mut sregs = vcpu.sregs;
+    sregs.cs.base = 0;
+    sregs.cs.selector = 0;
+    let regs = kvm_regs {
+        rip: kvm_guest::CODE,
+        rcx: u32::try_from(count)
+            .context("ECX counts the writes")?
+            .into(),
+        rflags: 0x2,
+        ..Default::default()
+    };
+    vcpu.enter(&sregs, &regs)
 }

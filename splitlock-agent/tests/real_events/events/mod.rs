@@ -21,8 +21,6 @@ pub mod guise;
 pub mod kvm_guest;
 pub mod new_comm;
 pub mod real_bus_error;
-mod results;
-mod sigbus;
 pub mod steady;
 pub mod trap_module;
 
@@ -34,9 +32,7 @@ use std::process::{self, Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 pub use child::Child;
-pub use results::Results;
-
-use results::share;
+pub use splitlock_agent::selftest::events::Results;
 
 /// The variable with a child's command line, one word a line, if its own is another's.
 pub const ORDERS: &str = "SPLITLOCK_EVENT";
@@ -433,4 +429,10 @@ where
 {
     text.parse()
         .with_context(|| format!("{text:?} is not a number"))
+}
+
+/// The part of `count` that the worker `index` of `workers` makes; the parts add up to `count`.
+fn share(count: u64, index: u32, workers: u32) -> u64 {
+    let (index, workers) = (u64::from(index), u64::from(workers));
+    count / workers + u64::from(index < count % workers)
 }

@@ -6,9 +6,9 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::{io, ptr};
 
 use anyhow::{Context, Result, ensure};
+use splitlock_agent::selftest::events::sigbus::{self, GoOn};
 
 use super::Results;
-use super::sigbus::{self, GoOn};
 
 /// One page.
 const SIZE: usize = 4096;

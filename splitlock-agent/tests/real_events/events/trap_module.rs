@@ -15,8 +15,8 @@ use std::time::Duration;
 use std::{io, mem, process, ptr, thread};
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use splitlock_agent::selftest::events::sigbus::{self, EFLAGS_AC, GoOn};
 
-use super::sigbus::{self, EFLAGS_AC, GoOn};
 use super::{Results, share};
 use device::{Call, Device, Handler};
 

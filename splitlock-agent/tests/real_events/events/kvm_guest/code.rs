@@ -1,16 +1,5 @@
 //! What the guests run: machine code, written by hand.
 
-/// 64-bit code. What follows the load runs only if the load did not trap; with IOPL 3 it ends in
-/// KVM_EXIT_IO, which is not taken for the shutdown.
-#[rustfmt::skip]
-pub const ALIGNMENT_CHECK: [u8; 18] = [
-    0x9c,                                     // pushfq
-    0x81, 0x0c, 0x24, 0x00, 0x00, 0x04, 0x00, // or dword ptr [rsp], 0x40000
-    0x9d,                                     // popfq
-    0x8b, 0x04, 0x25, 0x01, 0x50, 0x00, 0x00, // mov eax, [0x5001]
-    0xe6, 0x10,                               // out 0x10, al
-];
-
 /// Real-mode code. ECX holds how often, and is above 0.
 #[rustfmt::skip]
 pub const PORT_IO: [u8; 7] = [

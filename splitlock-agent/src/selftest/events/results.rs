@@ -1,4 +1,4 @@
-//! What a child counted of its own events, as it goes over the pipe.
+//! What a maker of events counted of them, as it goes over the pipe.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error};
 
-/// Counts by name, as the child saw them.
+/// Counts by name, as their maker saw them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Results(BTreeMap<String, u64>);
 
@@ -18,10 +18,15 @@ impl Results {
     /// If this event reports no such count.
     #[track_caller]
     pub fn get(&self, name: &str) -> u64 {
-        match self.0.get(name) {
-            Some(count) => *count,
+        match self.find(name) {
+            Some(count) => count,
             None => panic!("no count {name:?} among {self}"),
         }
+    }
+
+    /// The count called `name`, if there is one.
+    pub fn find(&self, name: &str) -> Option<u64> {
+        self.0.get(name).copied()
     }
 
     /// All counts, zeros too, sorted by name.
@@ -30,12 +35,12 @@ impl Results {
     }
 
     /// Adds `count` to `name`, which appears even when that is 0.
-    pub(super) fn add(&mut self, name: &str, count: u64) {
+    pub fn add(&mut self, name: &str, count: u64) {
         *self.0.entry(name.to_owned()).or_default() += count;
     }
 
     /// Adds every count of `other`.
-    pub(super) fn merge(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         for (name, count) in other.iter() {
             self.add(name, count);
         }
@@ -71,10 +76,4 @@ impl FromStr for Results {
             .collect::<Result<_, _>>()
             .map(Self)
     }
-}
-
-/// The part of `count` that the worker `index` of `workers` makes; the parts add up to `count`.
-pub(super) fn share(count: u64, index: u32, workers: u32) -> u64 {
-    let (index, workers) = (u64::from(index), u64::from(workers));
-    count / workers + u64::from(index < count % workers)
 }

@@ -1,0 +1,3 @@
+//! `selftest`.
+
+pub mod events;
