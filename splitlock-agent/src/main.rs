@@ -5,25 +5,26 @@ use std::process::ExitCode;
 use splitlock_agent::{
     cli::{self, Cli, Command, documents, logging::LogFormat},
     run,
+    selftest::{self, events},
 };
 use tracing::error;
 
 fn main() -> ExitCode {
     let Cli { command } = cli::parse();
+    let done = |()| ExitCode::SUCCESS;
     let result = match &command {
-        Command::Run(options) => run::run(options),
-        Command::Completions(options) => documents::completions(options),
-        Command::Man(options) => documents::man(options),
+        Command::Run(options) => run::run(options).map(done),
+        Command::Selftest(options) => selftest::run(options),
+        Command::SelftestEvent(options) => events::serve(options).map(done),
+        Command::Completions(options) => documents::completions(options).map(done),
+        Command::Man(options) => documents::man(options).map(done),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            match command.log_format() {
-                LogFormat::Text => eprintln!("splitlock-agent: {error:#}"),
-                // A reader of JSON lines finds one.
-                LogFormat::Json => error!("{error:#}"),
-            }
-            ExitCode::FAILURE
+    result.unwrap_or_else(|error| {
+        match command.log_format() {
+            LogFormat::Text => eprintln!("splitlock-agent: {error:#}"),
+            // A reader of JSON lines finds one.
+            LogFormat::Json => error!("{error:#}"),
         }
-    }
+        ExitCode::from(command.failure())
+    })
 }

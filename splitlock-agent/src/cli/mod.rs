@@ -11,6 +11,7 @@ pub mod events;
 pub mod logging;
 mod manual;
 pub mod run;
+pub mod selftest;
 mod values;
 mod version;
 
@@ -18,6 +19,7 @@ use self::{
     documents::{CompletionsOptions, ManOptions},
     logging::LogFormat,
     run::RunOptions,
+    selftest::{EventOptions, SelftestOptions},
 };
 
 /// Split locks and bus locks per process and per VM, as Prometheus metrics.
@@ -35,6 +37,16 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent: attach to the kernel, count, and serve metrics until SIGINT or SIGTERM.
     Run(RunOptions),
+    /// Make real events, and check that the agent counts them: one that runs, else one that is started
+    /// for it.
+    ///
+    /// A child process makes a bounded number of alignment checks, of split locks, and of a KVM guest's
+    /// alignment checks. It says beforehand what it will do. Split locks are made only where the kernel
+    /// lets them pass without a delay or a signal, unless --split-lock is given.
+    Selftest(Box<SelftestOptions>),
+    /// The child of selftest.
+    #[command(hide = true)]
+    SelftestEvent(EventOptions),
     /// Print completions for a shell.
     Completions(CompletionsOptions),
     /// Print a man page, or write all of them.
@@ -47,6 +59,15 @@ impl Command {
         match self {
             Self::Run(options) => options.log.format,
             _ => LogFormat::Text,
+        }
+    }
+
+    /// The exit status of an error.
+    pub fn failure(&self) -> u8 {
+        match self {
+            // 1 is a fault that it found.
+            Self::Selftest(_) => 2,
+            _ => 1,
         }
     }
 }

@@ -189,7 +189,8 @@ impl Host {
     }
 }
 
-fn version(release: &str) -> Option<(u32, u32)> {
+/// Major and minor number of a release.
+pub fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }

@@ -28,6 +28,7 @@ mod prometheus;
 mod prometheus_server;
 mod qemu;
 mod requirements;
+mod selftest;
 mod service;
 mod storm;
 mod traps;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         owners::TESTS,
         exit_records::TESTS,
         service::TESTS,
+        selftest::TESTS,
         clients::TESTS,
         event_log::TESTS,
         storm::TESTS,

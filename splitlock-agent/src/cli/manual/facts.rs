@@ -42,15 +42,20 @@ pub const MAIN: Facts = Facts {
             "Runs the agent; metrics are at http://127.0.0.1:9839/metrics.",
         ),
         (
-            "splitlock-agent man run | man -l -",
-            "Shows the page of a command.",
+            "splitlock-agent selftest",
+            "Makes real events and checks that the agent counts them.",
         ),
     ],
     see_also: "",
 };
 
 /// Those of each command.
-pub const COMMANDS: &[(&str, Facts)] = &[("run", RUN), ("completions", COMPLETIONS), ("man", MAN)];
+pub const COMMANDS: &[(&str, Facts)] = &[
+    ("run", RUN),
+    ("selftest", SELFTEST),
+    ("completions", COMPLETIONS),
+    ("man", MAN),
+];
 
 /// Those of one command.
 pub fn of_command(name: &str) -> Option<&'static Facts> {
@@ -105,7 +110,43 @@ const RUN: Facts = Facts {
             "Leaves two hooks out.",
         ),
     ],
-    see_also: "splitlock-agent(8)",
+    see_also: "splitlock-agent(8), splitlock-agent-selftest(8)",
+};
+
+const SELFTEST: Facts = Facts {
+    exit_status: &[
+        (
+            "0",
+            "All that this host traps was counted; what was left out is named.",
+        ),
+        (
+            "1",
+            "Something that should have been counted was not, or a hook was taken away by --probe.",
+        ),
+        (
+            "2",
+            "It could not run, or the command line or a variable was not understood.",
+        ),
+    ],
+    files: &[(
+        "/dev/kvm",
+        "Makes the guest. Without it that step is left out.",
+    )],
+    examples: &[
+        (
+            "splitlock-agent selftest --dry-run",
+            "Says what would be made on this host.",
+        ),
+        (
+            "splitlock-agent selftest --split-lock",
+            "Makes split locks also where the kernel delays or signals whoever does.",
+        ),
+        (
+            "splitlock-agent selftest --own --json",
+            "Starts an agent for the test, whatever runs, and prints JSON.",
+        ),
+    ],
+    see_also: "splitlock-agent(8), splitlock-agent-run(8)",
 };
 
 const COMPLETIONS: Facts = Facts {
