@@ -171,7 +171,7 @@ impl Own {
         let entered = runtime.enter();
         let attached = Attached::attach(&options.counting, &ground, false)?;
         let (requests, questions) = mpsc::channel(1);
-        runtime.spawn(attached.run(questions));
+        runtime.spawn(attached.run(questions, None));
         drop(entered);
         Ok(Self { runtime, requests })
     }
@@ -179,7 +179,7 @@ impl Own {
     fn read(&self) -> Result<Reading> {
         let ask = async {
             let (sender, answer) = oneshot::channel();
-            if self.requests.send(sender).await.is_err() {
+            if self.requests.send(Request::Snapshot(sender)).await.is_err() {
                 bail!("the agent has ended");
             }
             answer
