@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use splitlock_agent::{
     cli::{self, Cli, Command, documents, logging::LogFormat},
+    code::child,
     run,
     selftest::{self, events},
 };
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         Command::SelftestEvent(options) => events::serve(options).map(done),
         Command::Completions(options) => documents::completions(options).map(done),
         Command::Man(options) => documents::man(options).map(done),
+        Command::Symbolize(options) => Ok(child::run(options.paths())),
     };
     result.unwrap_or_else(|error| {
         match command.log_format() {

@@ -16,6 +16,7 @@ mod values;
 mod version;
 
 use self::{
+    counting::PathOptions,
     documents::{CompletionsOptions, ManOptions},
     logging::LogFormat,
     run::RunOptions,
@@ -51,6 +52,9 @@ pub enum Command {
     Completions(CompletionsOptions),
     /// Print a man page, or write all of them.
     Man(ManOptions),
+    /// Say what is at addresses of processes; the agent's own helper, which speaks JSON lines.
+    #[command(hide = true)]
+    Symbolize(PathOptions),
 }
 
 impl Command {

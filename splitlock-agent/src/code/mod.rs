@@ -1,6 +1,28 @@
 //! What is at an instruction address: file, function, source line, the instruction, its operand.
 //!
 //! Question and answer only; who asks, and how often, is not known here.
+//!
+//! Files of tenants may be made to crash, to stop or to swell who reads them, so another process
+//! reads them ([`child`]), which [`symbolizer`] starts when something is asked.
+
+mod behind;
+pub mod child;
+mod debug_info;
+mod files;
+mod image;
+mod instruction;
+mod known;
+mod look;
+mod maps;
+mod naming;
+mod perf_map;
+mod separate;
+mod site;
+pub mod symbolizer;
+mod told;
+mod unfiled;
+mod wire;
+mod worker;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,153 @@
+//! The instruction that a question is about, from the bytes around its address.
+
+use super::{
+    Code, LONGEST_INSTRUCTION, Question, Registers, behind,
+    instruction::{Instruction, Moment, Width, decode},
+};
+
+/// What is known of the instruction.
+#[derive(Clone, Debug)]
+pub struct Site {
+    ip: u64,
+    registers: Option<Registers>,
+    is_behind: bool,
+    /// The bytes at `ip`.
+    at: Vec<u8>,
+    /// The bytes that end at `ip`.
+    before: Vec<u8>,
+    width: Option<Width>,
+    /// The length of the instruction that ends at `ip`, once it is known.
+    length_behind: Option<usize>,
+}
+
+impl Site {
+    /// As the kernel told of it.
+    pub fn of(question: &Question) -> Self {
+        let ip = question.ip;
+        let mut at = question.bytes.clone();
+        at.truncate(LONGEST_INSTRUCTION);
+        Self {
+            ip,
+            registers: question.registers,
+            is_behind: question.is_behind,
+            at,
+            before: vec![],
+            // Code of 32 bits is below.
+            width: (ip > u64::from(u32::MAX)).then_some(Width::Bits64),
+            length_behind: None,
+        }
+    }
+
+    /// An address that is the instruction's, though maybe not its first.
+    pub const fn inside(&self) -> u64 {
+        self.ip.wrapping_sub(self.is_behind as u64)
+    }
+
+    /// How many bytes before `ip` are needed.
+    pub const fn needs_before(&self) -> usize {
+        if self.is_behind && self.before.is_empty() {
+            behind::BYTES
+        } else {
+            0
+        }
+    }
+
+    /// How many bytes at `ip` are needed.
+    pub const fn needs_at(&self) -> usize {
+        if !self.is_behind && self.at.is_empty() {
+            LONGEST_INSTRUCTION
+        } else {
+            0
+        }
+    }
+
+    /// Takes the bytes that end at `ip`.
+    pub fn set_before(&mut self, bytes: Vec<u8>) {
+        self.before = bytes;
+        self.look_behind();
+    }
+
+    /// Takes the bytes at `ip`.
+    pub fn set_at(&mut self, bytes: Vec<u8>) {
+        self.at = bytes;
+    }
+
+    /// Takes the width of the process's code.
+    pub fn set_width(&mut self, width: Width) {
+        self.width = Some(width);
+        self.look_behind();
+    }
+
+    /// How wide the code is, if that is known.
+    pub const fn width(&self) -> Option<Width> {
+        self.width
+    }
+
+    /// Takes the bytes from the function's begin to `ip`: nothing is guessed with them.
+    pub fn set_function(&mut self, function: &[u8]) {
+        if let (true, Some(width)) = (self.is_behind, self.width)
+            && let Some(length) = behind::length_in_function(width, self.ip, function)
+        {
+            self.before = function[function.len() - length..].to_vec();
+            self.length_behind = Some(length);
+        }
+    }
+
+    fn look_behind(&mut self) {
+        if let (true, Some(width)) = (self.is_behind, self.width) {
+            self.length_behind = behind::length(width, self.ip, &self.before);
+        }
+    }
+
+    /// How far before `ip` the instruction begins; `None` where that cannot be told.
+    pub const fn distance(&self) -> Option<usize> {
+        if self.is_behind {
+            self.length_behind
+        } else {
+            Some(0)
+        }
+    }
+
+    /// Writes what is known into an answer.
+    pub fn describe(&self, code: &mut Code) {
+        let Some(width) = self.width else {
+            return;
+        };
+        let Some(distance) = self.distance() else {
+            if !self.before.is_empty() {
+                code.lacks("which instruction ends at the address cannot be told for certain");
+            }
+            return;
+        };
+        let (bytes, moment) = if self.is_behind {
+            let start = self.before.len() - distance;
+            (&self.before[start..], Moment::Behind)
+        } else {
+            (&self.at[..], Moment::Before)
+        };
+        let start = self.ip.wrapping_sub(distance as u64);
+        let registers = self.registers.as_ref().map(|values| (values, moment));
+        match decode(width, start, bytes, registers) {
+            Some(Instruction {
+                length,
+                text,
+                operand,
+                is_locked: _,
+            }) => {
+                code.bytes = Some(hexadecimal(&bytes[..length]));
+                code.instruction = Some(text);
+                code.operand = operand;
+            }
+            None if bytes.is_empty() => {}
+            None => {
+                code.bytes = Some(hexadecimal(bytes));
+                code.lacks("the bytes at the address are no instruction");
+            }
+        }
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(" ")
+}

@@ -1,0 +1,205 @@
+//! One process that looks at addresses, and those that have not ended yet.
+
+use std::{
+    ffi::OsString,
+    future::{pending, poll_fn},
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream as StdStream},
+    process::{Child, Command, Stdio},
+    task::Poll,
+};
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    net::UnixStream,
+};
+
+use super::wire::{LINE_LIMIT, Reply, Request};
+use crate::readiness::readable;
+
+/// Processes that may be there without having ended, stuck in the kernel.
+const ENDING: usize = 4;
+
+/// What starts processes, and waits for their ends.
+#[derive(Debug)]
+pub struct Workers {
+    command: Vec<OsString>,
+    ending: Vec<Ending>,
+}
+
+/// A process that was killed, or will be.
+#[derive(Debug)]
+struct Ending {
+    process: Child,
+    /// Readable when it has ended.
+    pidfd: AsyncFd<OwnedFd>,
+}
+
+/// A process.
+#[derive(Debug)]
+pub struct Worker {
+    ending: Ending,
+    stream: UnixStream,
+    /// What is yet to be written.
+    unsaid: Vec<u8>,
+    /// What was read, up to a line's end.
+    heard: Vec<u8>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// It said something.
+    Said(Box<Reply>),
+    /// It can be heard no more, or says what nobody can understand.
+    Ended,
+}
+
+impl Workers {
+    /// Starts this command.
+    pub const fn new(command: Vec<OsString>) -> Self {
+        Self {
+            command,
+            ending: vec![],
+        }
+    }
+
+    /// Starts a process. Its parent, for the kernel's signal at a parent's death, is the thread that
+    /// calls this (`PR_SET_PDEATHSIG`): a thread of the runtime, which lives as long as that.
+    ///
+    /// # Errors
+    /// There can be none.
+    pub fn start(&self) -> io::Result<Worker> {
+        if self.ending.len() >= ENDING {
+            return Err(io::Error::other("too many of them hang in the kernel"));
+        }
+        let (program, arguments) = self
+            .command
+            .split_first()
+            .ok_or_else(|| io::Error::other("no program"))?;
+        let (own, other) = StdStream::pair()?;
+        own.set_nonblocking(true)?;
+        let stream = UnixStream::from_std(own)?;
+        let mut process = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(other.try_clone()?)))
+            .stdout(Stdio::from(OwnedFd::from(other)))
+            .spawn()?;
+        let pidfd = match watch(&process) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                // Not waited for, it would stay as a zombie.
+                let _ = process.kill();
+                let _ = process.wait();
+                return Err(error);
+            }
+        };
+        Ok(Worker {
+            ending: Ending { process, pidfd },
+            stream,
+            unsaid: vec![],
+            heard: vec![],
+        })
+    }
+
+    /// Ends a process.
+    pub fn end(&mut self, worker: Worker) {
+        let mut ending = worker.ending;
+        let _ = ending.process.kill();
+        self.ending.push(ending);
+    }
+
+    /// Waits for one to end; for ever where none is about to.
+    pub async fn reap(&mut self) {
+        if self.ending.is_empty() {
+            return pending().await;
+        }
+        poll_fn(|context| {
+            let ended = self
+                .ending
+                .iter()
+                .position(|ending| ending.pidfd.poll_read_ready(context).is_ready());
+            match ended {
+                Some(ended) => {
+                    let mut ended = self.ending.swap_remove(ended);
+                    let _ = ended.process.wait();
+                    Poll::Ready(())
+                }
+                None => Poll::Pending,
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.try_wait();
+    }
+}
+
+impl Worker {
+    /// Says something, as soon as it can be heard.
+    pub fn ask(&mut self, request: &Request) {
+        self.unsaid = serde_json::to_vec(request).unwrap_or_default();
+        self.unsaid.push(b'\n');
+        self.write();
+    }
+
+    /// What happens next; for ever nothing where there is no process. Dropping it loses nothing.
+    pub async fn next(worker: &mut Option<Self>) -> Event {
+        match worker {
+            Some(worker) => worker.hear().await,
+            None => pending().await,
+        }
+    }
+
+    async fn hear(&mut self) -> Event {
+        loop {
+            if let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.heard.drain(..=end).collect();
+                return match serde_json::from_slice(&line) {
+                    Ok(reply) => Event::Said(Box::new(reply)),
+                    Err(_) => Event::Ended,
+                };
+            }
+            if self.heard.len() > LINE_LIMIT {
+                return Event::Ended;
+            }
+            let interest = if self.unsaid.is_empty() {
+                Interest::READABLE
+            } else {
+                Interest::READABLE | Interest::WRITABLE
+            };
+            if self.stream.ready(interest).await.is_err() {
+                return Event::Ended;
+            }
+            self.write();
+            let mut part = [0; 4096];
+            match self.stream.try_read(&mut part) {
+                Ok(count) if count > 0 => self.heard.extend(&part[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return Event::Ended,
+            }
+        }
+    }
+
+    /// Writes what can be written. If nobody is there to read it, reading tells.
+    fn write(&mut self) {
+        while !self.unsaid.is_empty() {
+            match self.stream.try_write(&self.unsaid) {
+                Ok(count) => drop(self.unsaid.drain(..count)),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Has the end of a process be heard of.
+fn watch(process: &Child) -> io::Result<AsyncFd<OwnedFd>> {
+    let pidfd = pidfd_open(Pid::from_child(process), PidfdFlags::empty())?;
+    readable(pidfd)
+}
