@@ -1,8 +1,9 @@
 //! One instruction: its length, its text, and where its memory operand was.
 
 use iced_x86::{
-    Code as Mnemonic, Decoder, DecoderOptions, Formatter as _, Instruction as Decoded,
-    InstructionInfoFactory, IntelFormatter, MemorySizeOptions, OpAccess, OpKind, Register,
+    Code as Opcode, Decoder, DecoderOptions, Formatter as _, Instruction as Decoded,
+    InstructionInfoFactory, IntelFormatter, MemorySizeOptions, Mnemonic, OpAccess, OpKind,
+    Register,
 };
 
 use super::{LONGEST_INSTRUCTION, Operand, Registers};
@@ -72,10 +73,7 @@ pub(super) fn decode_one(width: Width, ip: u64, bytes: &[u8]) -> Option<Decoded>
 pub(super) fn is_locked(decoded: &Decoded) -> bool {
     let exchanges = matches!(
         decoded.code(),
-        Mnemonic::Xchg_rm8_r8
-            | Mnemonic::Xchg_rm16_r16
-            | Mnemonic::Xchg_rm32_r32
-            | Mnemonic::Xchg_rm64_r64
+        Opcode::Xchg_rm8_r8 | Opcode::Xchg_rm16_r16 | Opcode::Xchg_rm32_r32 | Opcode::Xchg_rm64_r64
     );
     decoded.has_lock_prefix() || exchanges && memory_operand(decoded).is_some()
 }
@@ -117,7 +115,7 @@ fn operand(decoded: &Decoded, registers: Option<(&Registers, Moment)>) -> Option
     let number = memory_operand(decoded)?;
     let size = u32::try_from(decoded.memory_size().size()).ok()?;
     // `lea` and long `nop`s access nothing, `xsave` a size that is not in the instruction.
-    if size == 0 {
+    if size == 0 || decoded.mnemonic() == Mnemonic::Nop {
         return None;
     }
     let written = match registers {

@@ -325,3 +325,6 @@ async fn ring(alarm: Option<Instant>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,6 +111,12 @@ impl Workers {
         self.ending.push(ending);
     }
 
+    /// Whether every process that was to end has ended.
+    #[cfg(test)]
+    pub const fn are_gone(&self) -> bool {
+        self.ending.is_empty()
+    }
+
     /// Waits for one to end; for ever where none is about to.
     pub async fn reap(&mut self) {
         if self.ending.is_empty() {
