@@ -118,6 +118,9 @@ impl Looker {
             Err(_) if self.lives(subject) => return Err("the process's mappings cannot be read"),
             _ => return Err(ENDED),
         };
+        if site.width().is_none() {
+            site.set_width(width_of_process(paths, tid));
+        }
         let memory = File::open(paths.process(tid, "mem")).ok();
         read_around(site, &mapping, |address, length| {
             read_at(memory.as_ref()?, address, length)
@@ -146,14 +149,6 @@ impl Looker {
         }
         let inside = site.inside();
         if !mapping.is_file() {
-            if site.width().is_none() {
-                let exe = files::open_link(&self.paths.process(*tid, "exe"));
-                site.set_width(
-                    exe.ok()
-                        .and_then(|exe| width(&exe))
-                        .unwrap_or(Width::Bits64),
-                );
-            }
             if name == b"[vdso]" {
                 unfiled::name_in_vdso(&self.paths, &mut code, &mut site, living);
             } else {
@@ -194,7 +189,9 @@ impl Looker {
                 return finish(code, &site);
             }
         };
-        site.set_width(width(&file).unwrap_or(Width::Bits64));
+        if let Some(width) = width(&file) {
+            site.set_width(width);
+        }
         let from_file = |address: u64, length| {
             read_at(
                 &file,
@@ -366,6 +363,18 @@ pub fn read_at(file: &File, offset: u64, length: usize) -> Option<Vec<u8>> {
     }
     bytes.truncate(filled);
     (filled > 0).then_some(bytes)
+}
+
+/// By the auxiliary vector that the kernel made for the program (`create_elf_tables`,
+/// fs/binfmt_elf.c): numbers of 8 bytes, the first a small one, or of 4, the second an address. Needs
+/// no file.
+fn width_of_process(paths: &Paths, tid: u32) -> Width {
+    let vector = File::open(paths.process(tid, "auxv")).ok();
+    let first = vector.and_then(|vector| read_at(&vector, 0, 8));
+    match first.as_deref() {
+        Some([_, _, _, _, rest @ ..]) if rest.iter().any(|byte| *byte != 0) => Width::Bits32,
+        _ => Width::Bits64,
+    }
 }
 
 /// By the header of an ELF file: `e_machine`; x32's programs have 32-bit files of 64-bit code.

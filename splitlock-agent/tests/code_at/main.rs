@@ -1,9 +1,11 @@
 //! What is at an address, of real programs: function, source line and operand must be exactly those
 //! that the program reports of itself.
 
+mod hostile;
+mod places;
 mod programs;
 
-use std::{arch::asm, path::Path, time::Duration};
+use std::{arch::asm, ffi::OsStr, path::Path, time::Duration};
 
 use splitlock_agent::{
     code::{Code, InFile, Operand, Question, symbolizer::Symbolizer},
@@ -141,7 +143,17 @@ async fn without_symbols_there_is_file_offset_and_instruction() {
         let missing = code.missing.unwrap();
         assert!(missing.contains("has no symbols"), "{missing}");
     }
-    // With symbols and without lines.
+    // With symbols and without lines; names as their language has them.
+    let mangled = "--redefine-sym=add_locked=_ZN5queue3popEPc";
+    let named = compile(&folder, "named", &[]);
+    run("objcopy", [OsStr::new(mangled), named.as_os_str()]);
+    let running = Running::start(&named);
+    let code = ask(&mut symbolizer(), running.question()).await;
+    assert_eq!(
+        code.function.as_deref(),
+        Some("queue::pop(char*)"),
+        "{code:?}"
+    );
     let program = compile(&folder, "symbols", &[]);
     let running = Running::start(&program);
     let code = ask(&mut symbolizer(), running.question()).await;
