@@ -32,6 +32,7 @@ use tracing::warn;
 pub use self::facts::{Facts, Sources};
 use self::{events::EventLines, life::Reclaiming, log::LogReports, vms::VmWatch, waiting::Waiting};
 use crate::{
+    code::symbolizer::Symbolizer,
     detection::Monitor,
     host,
     intake::{
@@ -51,7 +52,7 @@ use crate::{
     },
     table::{
         Table,
-        sites::Sites,
+        sites::{SiteKey, Sites},
         snapshot::{Snapshot, SubjectDetail},
         stories::Stories,
     },
@@ -97,6 +98,7 @@ struct Agent {
     crowd_has_gone: bool,
     stories: Stories,
     sites: Sites,
+    symbolizer: Symbolizer<SiteKey>,
     event_lines: Option<EventLines>,
     inquiries: Inquiries,
     log_reports: LogReports,
@@ -120,6 +122,7 @@ pub async fn run(
     let mut vm_watch = VmWatch::start(sources.vm_events, facts.paths.clone());
     let mut waiting = Waiting::default();
     let sites = Sites::new(facts.general_registers);
+    let symbolizer = Symbolizer::new(&facts.paths);
     let mut agent = Agent {
         follows_calls: facts.follows_calls(),
         inquiries: Inquiries::of(Resolver::new(facts.paths.clone())),
@@ -140,6 +143,7 @@ pub async fn run(
         crowd_has_gone: false,
         stories: Stories::default(),
         sites,
+        symbolizer,
         event_lines,
         log_reports: LogReports::default(),
         log_history: sources.log_history.map(|history| {
@@ -165,6 +169,7 @@ pub async fn run(
                     agent.answer(&mut waiting);
                 }
             }
+            (site, code) = agent.symbolizer.next() => agent.sites.learn(site, code),
             ended = agent.deaths.next() => match ended {
                 Ok(ended) => ended.into_iter().for_each(|subject| agent.bury(subject)),
                 Err(error) => {
@@ -253,9 +258,23 @@ impl Agent {
             }
             if record.kind == KIND_EVENT {
                 self.stories.add(record);
-                self.sites.add(&told);
+                self.look_at(&told);
                 self.log_event(record);
             }
+        }
+    }
+
+    /// Notes where an event was, and asks what is there if nobody knows yet.
+    fn look_at(&mut self, told: &Told) {
+        let Some((site, question)) = self.sites.add(told) else {
+            return;
+        };
+        // The file that it runs helps where the process has ended meanwhile.
+        let who = self.table.who(site.subject, false);
+        let exe = who.as_ref().map(|who| who.owner.exe.as_str());
+        if self.symbolizer.ask(site, question, exe).is_err() {
+            self.sites.forget_question(site);
+            self.table.add_lost(Loss::CodeQueueFull, 1);
         }
     }
 

@@ -202,7 +202,7 @@ impl Looker {
         read_around(&mut site, mapping, from_file);
         set_offset(&mut sketch, offset, &site);
         site.describe(&mut sketch);
-        tell(&sketch, next);
+        tell(&sketch, next.clone());
 
         let roots = (root.as_ref(), Root::at(&self.paths.rootfs).ok());
         let roots = Roots {
@@ -223,6 +223,9 @@ impl Looker {
                         (id, place)
                     });
                 }
+                sketch.build_id = code.build_id.clone();
+                Namer::name_by_symbol(&mut sketch, site.clone(), offset, &image);
+                tell(&sketch, next);
                 let changed = request.question.in_file.is_some_and(|in_file| {
                     image.build_id().and_then(padded) != Some(in_file.build_id)
                 });

@@ -68,24 +68,34 @@ pub struct Question {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Code {
     /// The file, as its process sees the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// The file's GNU build id, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build_id: Option<String>,
     /// Offset in the file, hexadecimal with `0x`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<String>,
     /// The function, demangled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
     /// Offset in the function, hexadecimal with `0x`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function_offset: Option<String>,
     /// Source file and line, `FILE:LINE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// The instruction's bytes, hexadecimal with spaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<String>,
     /// The instruction, disassembled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instruction: Option<String>,
     /// Its memory operand at the trap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operand: Option<Operand>,
     /// Why something is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
 }
 

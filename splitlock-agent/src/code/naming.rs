@@ -85,6 +85,26 @@ impl Namer {
         named.write(code, site, image, address);
     }
 
+    /// Names an address by the symbols of its file alone, which takes a moment, where debug
+    /// information may take seconds.
+    pub fn name_by_symbol(code: &mut Code, mut site: Site, offset: u64, image: &Image) {
+        let Some(address) = image.address(offset) else {
+            return;
+        };
+        let Some(symbol) = image.symbol(address) else {
+            return;
+        };
+        let named = Named {
+            function: Some(printable_within(
+                symbol.demangled().as_bytes(),
+                FUNCTION_LIMIT,
+            )),
+            start: Some(symbol.start),
+            ..Named::default()
+        };
+        named.write(code, &mut site, image, address);
+    }
+
     fn named(
         &mut self,
         address: u64,

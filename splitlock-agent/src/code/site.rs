@@ -26,16 +26,18 @@ impl Site {
         let ip = question.ip;
         let mut at = question.bytes.clone();
         at.truncate(LONGEST_INSTRUCTION);
-        Self {
+        let mut site = Self {
             ip,
             registers: question.registers,
             is_behind: question.is_behind,
             at,
-            before: vec![],
+            before: question.before.clone(),
             // Code of 32 bits is below.
             width: (ip > u64::from(u32::MAX)).then_some(Width::Bits64),
             length_behind: None,
-        }
+        };
+        site.look_behind();
+        site
     }
 
     /// An address that is the instruction's, though maybe not its first.
@@ -45,7 +47,7 @@ impl Site {
 
     /// How many bytes before `ip` are needed.
     pub const fn needs_before(&self) -> usize {
-        if self.is_behind && self.before.is_empty() {
+        if self.is_behind && self.before.len() < behind::BYTES {
             behind::BYTES
         } else {
             0
@@ -61,10 +63,13 @@ impl Site {
         }
     }
 
-    /// Takes the bytes that end at `ip`.
+    /// Takes the bytes that end at `ip`, if there are more than before, and they are those that were
+    /// there at the trap: the process may have changed its code since.
     pub fn set_before(&mut self, bytes: Vec<u8>) {
-        self.before = bytes;
-        self.look_behind();
+        if bytes.ends_with(&self.before) {
+            self.before = bytes;
+            self.look_behind();
+        }
     }
 
     /// Takes the bytes at `ip`.
@@ -88,8 +93,11 @@ impl Site {
         if let (true, Some(width)) = (self.is_behind, self.width)
             && let Some(length) = behind::length_in_function(width, self.ip, function)
         {
-            self.before = function[function.len() - length..].to_vec();
-            self.length_behind = Some(length);
+            let instruction = &function[function.len() - length..];
+            if instruction.ends_with(&self.before) || self.before.ends_with(instruction) {
+                self.before = instruction.to_vec();
+                self.length_behind = Some(length);
+            }
         }
     }
 
@@ -150,4 +158,65 @@ impl Site {
 fn hexadecimal(bytes: &[u8]) -> String {
     let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     bytes.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subjects::SubjectId;
+
+    /// `nop` up to `lock inc dword ptr [rdi]`.
+    fn code(length: usize) -> Vec<u8> {
+        [&vec![0x90; length - 3][..], b"\xf0\xff\x07"].concat()
+    }
+
+    fn site(before: Vec<u8>) -> Site {
+        Site::of(&Question {
+            subject: SubjectId {
+                pid: 1,
+                start_ticks: 1,
+            },
+            ip: 0x5555_0000_1000,
+            is_behind: true,
+            before,
+            bytes: vec![0x90; 15],
+            registers: None,
+            in_file: None,
+        })
+    }
+
+    fn text(site: &Site) -> Option<String> {
+        let mut code = Code::default();
+        site.describe(&mut code);
+        code.instruction
+    }
+
+    #[test]
+    fn what_the_kernel_read_is_enough_where_it_is_certain() {
+        let site = site(code(16));
+        assert_eq!(site.distance(), Some(3));
+        assert_eq!(text(&site).as_deref(), Some("lock inc dword ptr [rdi]"));
+        assert_eq!(site.needs_before(), behind::BYTES);
+    }
+
+    #[test]
+    fn more_is_believed_if_it_was_so_at_the_trap() {
+        // `xchg [rdi], eax` or `xchg [rdi], rax`: only with more bytes it is certain.
+        let exchange = [&[0x90; 14][..], b"\x48\x87\x07"].concat();
+        let mut ambiguous = site(b"\x48\x87\x07".to_vec());
+        assert_eq!(ambiguous.distance(), None);
+        ambiguous.set_before(code(behind::BYTES));
+        assert_eq!(ambiguous.distance(), None);
+        ambiguous.set_function(&code(64));
+        assert_eq!(ambiguous.distance(), None);
+        let mut by_function = ambiguous.clone();
+        by_function.set_function(&exchange);
+        assert_eq!(by_function.distance(), Some(3));
+        ambiguous.set_before([vec![0x90; behind::BYTES], exchange].concat());
+        assert_eq!(ambiguous.distance(), Some(3));
+        assert_eq!(
+            text(&ambiguous).as_deref(),
+            Some("xchg qword ptr [rdi], rax")
+        );
+    }
 }

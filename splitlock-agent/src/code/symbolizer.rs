@@ -25,8 +25,9 @@ use crate::subjects::paths::Paths;
 
 /// Questions that are open at a time, at some 500 bytes each.
 const OPEN: usize = 256;
-/// For one question. Large programs take some 100 ms for the first.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// For one question. Large programs take some 100 ms for the first, and many times that where the
+/// host has no CPU time to spare: the process is nice.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the process waits for another question.
 const REST: Duration = Duration::from_secs(10);
 /// Before another process is started after one that died; doubled for each that dies before it has

@@ -45,6 +45,7 @@ impl Mapped {
             subject: subject(std::process::id()),
             ip: self.start + into,
             is_behind: false,
+            before: vec![],
             bytes: b"\xf0\xff\x07".to_vec(),
             registers: None,
             in_file: None,

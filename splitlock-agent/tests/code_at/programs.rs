@@ -173,6 +173,7 @@ impl Running {
             subject: self.subject,
             ip: self.at,
             is_behind: false,
+            before: vec![],
             bytes: vec![],
             registers: Some(registers),
             in_file: None,
@@ -184,6 +185,7 @@ impl Running {
         Question {
             ip: self.behind,
             is_behind: true,
+            before: vec![],
             bytes: vec![0x90; LONGEST_INSTRUCTION],
             ..self.question()
         }

@@ -30,6 +30,7 @@ mod qemu;
 mod requirements;
 mod selftest;
 mod service;
+mod sites;
 mod storm;
 mod traps;
 mod vmms;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         selftest::TESTS,
         clients::TESTS,
         event_log::TESTS,
+        sites::TESTS,
         storm::TESTS,
         own_cost::TESTS,
         prometheus::TESTS,

@@ -28,6 +28,7 @@ fn question(pid: u32) -> Question {
         },
         ip: 0x1000,
         is_behind: false,
+        before: vec![],
         bytes: vec![],
         registers: None,
         in_file: None,
@@ -124,7 +125,11 @@ async fn who_dies_is_replaced_and_later_so_each_time() {
 
 #[tokio::test]
 async fn what_says_nonsense_is_ended() {
-    for nonsense in ["echo '{}'", "yes | tr -d '\\n'", "echo '\"answer\"'"] {
+    for nonsense in [
+        "echo '{}'",
+        "yes 2>/dev/null | tr -d '\\n' 2>/dev/null",
+        "echo '\"answer\"'",
+    ] {
         let mut symbolizer = asking(nonsense, LONG, LONG);
         ask(&mut symbolizer, [1]);
         let (_, code) = symbolizer.next().await;
