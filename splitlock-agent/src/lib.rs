@@ -21,3 +21,4 @@ pub mod selftest;
 pub mod start;
 pub mod subjects;
 pub mod table;
+pub mod top;

@@ -7,6 +7,7 @@ use splitlock_agent::{
     code::child,
     run,
     selftest::{self, events},
+    top,
 };
 use tracing::error;
 
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
     let result = match &command {
         Command::Run(options) => run::run(options).map(done),
+        Command::Top(options) => top::run(options).map(done),
         Command::Selftest(options) => selftest::run(options),
         Command::SelftestEvent(options) => events::serve(options).map(done),
         Command::Completions(options) => documents::completions(options).map(done),

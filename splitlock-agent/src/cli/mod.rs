@@ -12,6 +12,7 @@ pub mod logging;
 mod manual;
 pub mod run;
 pub mod selftest;
+pub mod top;
 mod values;
 mod version;
 
@@ -21,6 +22,7 @@ use self::{
     logging::LogFormat,
     run::RunOptions,
     selftest::{EventOptions, SelftestOptions},
+    top::TopOptions,
 };
 
 /// Split locks and bus locks per process and per VM, as Prometheus metrics.
@@ -38,6 +40,11 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent: attach to the kernel, count, and serve metrics until SIGINT or SIGTERM.
     Run(RunOptions),
+    /// Watch VMs and processes live: rates, outcomes, delays, exits, and where each of them traps.
+    ///
+    /// What is shown is of the agent that runs, or where none does, of probes that are attached for the
+    /// time. The key ? tells all keys.
+    Top(Box<TopOptions>),
     /// Make real events, and check that the agent counts them: one that runs, else one that is started
     /// for it.
     ///

@@ -41,6 +41,7 @@ pub const MAIN: Facts = Facts {
             "splitlock-agent run",
             "Runs the agent; metrics are at http://127.0.0.1:9839/metrics.",
         ),
+        ("splitlock-agent top", "Shows live who traps, and where."),
         (
             "splitlock-agent selftest",
             "Makes real events and checks that the agent counts them.",
@@ -52,6 +53,7 @@ pub const MAIN: Facts = Facts {
 /// Those of each command.
 pub const COMMANDS: &[(&str, Facts)] = &[
     ("run", RUN),
+    ("top", TOP),
     ("selftest", SELFTEST),
     ("completions", COMPLETIONS),
     ("man", MAN),
@@ -111,6 +113,33 @@ const RUN: Facts = Facts {
         ),
     ],
     see_also: "splitlock-agent(8), splitlock-agent-selftest(8)",
+};
+
+const TOP: Facts = Facts {
+    exit_status: &[
+        ("0", "Done, or ended by a key or a signal."),
+        (
+            "1",
+            "There is no agent to watch and no right to attach probes, or no terminal.",
+        ),
+        USAGE,
+    ],
+    files: &[],
+    examples: &[
+        (
+            "splitlock-agent top --url http://hv1:9839",
+            "Watches the agent of another host.",
+        ),
+        (
+            "splitlock-agent top --once --sort delay --limit 5",
+            "Prints a table of the five VMs and processes that the kernel holds up most.",
+        ),
+        (
+            "splitlock-agent top --json --filter web1 --interval 10s",
+            "Prints counts, and rates over ten seconds, of what has web1 in its names.",
+        ),
+    ],
+    see_also: "splitlock-agent(8), splitlock-agent-run(8)",
 };
 
 const SELFTEST: Facts = Facts {
