@@ -26,12 +26,14 @@ mod owners;
 mod processes;
 mod prometheus;
 mod prometheus_server;
+mod pseudo_terminal;
 mod qemu;
 mod requirements;
 mod selftest;
 mod service;
 mod sites;
 mod storm;
+mod top;
 mod traps;
 mod vmms;
 
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         own_cost::TESTS,
         prometheus::TESTS,
         joins::TESTS,
+        top::TESTS,
     ];
     if requirements::in_rig() {
         tests.extend([

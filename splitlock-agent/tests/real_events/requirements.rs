@@ -8,7 +8,7 @@ use super::{
     agent::Metrics,
     cgroup,
     events::{Child, Event, trap_module},
-    exits,
+    exits, pseudo_terminal,
 };
 
 /// One need.
@@ -24,6 +24,8 @@ pub enum Requirement {
     Cgroups,
     /// Prometheus and promtool.
     Prometheus,
+    /// Terminals without a person (devpts).
+    PseudoTerminals,
     /// A CPU that raises `#AC`; QEMU's emulated ones do not.
     AlignmentChecks,
     /// The rig's module that calls the kernel's split-lock functions.
@@ -77,6 +79,7 @@ impl Requirement {
                     Err("needs prometheus and promtool: cargo xtask test brings them".to_owned())
                 }
             }
+            Self::PseudoTerminals => pseudo_terminal::available(),
             Self::AlignmentChecks => alignment_checks(),
             Self::TrapModule => trap_module::available(),
             Self::BusLocks => trap_module::bus_lock_available(),
