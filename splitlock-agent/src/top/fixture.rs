@@ -11,6 +11,11 @@ use super::{
 
 /// An agent's answer `second` seconds after 1000, with these VMs and processes.
 pub fn answer(second: f64, vms: &[Value], processes: &[Value]) -> Answer {
+    answer::read(body(second, vms, processes).as_bytes()).unwrap()
+}
+
+/// The same as its body.
+pub fn body(second: f64, vms: &[Value], processes: &[Value]) -> String {
     let body = json!({
         "schema": 1,
         "taken_at": 1000.0 + second,
@@ -41,7 +46,7 @@ pub fn answer(second: f64, vms: &[Value], processes: &[Value]) -> Answer {
              "pid": 7, "tid": 8, "comm": "batch", "cpu": 1, "vcpu": null, "ip": "0x401000"},
         ],
     });
-    answer::read(body.to_string().as_bytes()).unwrap()
+    body.to_string()
 }
 
 /// One picture after the other, from answers that come as their clock says.

@@ -146,8 +146,7 @@ impl Taken {
             print(info);
         }));
         let taken = Self {
-            terminal: Terminal::new(CrosstermBackend::new(stdout()))
-                .context("asking the terminal for its size")?,
+            terminal: new_terminal()?,
         };
         enter().context("taking the terminal")?;
         Ok(taken)
@@ -159,8 +158,10 @@ impl Taken {
         give_back();
         // SAFETY: raising a signal touches no memory; SIGTSTP stops all threads until SIGCONT.
         unsafe { libc::raise(libc::SIGTSTP) };
-        enter().context("taking the terminal again")?;
-        self.terminal.clear().context("drawing on the terminal")
+        // Not cleared but made anew: ratatui's `clear` asks for the place of the cursor, and the
+        // answer goes to the thread that reads keys.
+        self.terminal = new_terminal()?;
+        enter().context("taking the terminal again")
     }
 }
 
@@ -168,6 +169,10 @@ impl Drop for Taken {
     fn drop(&mut self) {
         give_back();
     }
+}
+
+fn new_terminal() -> Result<Terminal<CrosstermBackend<Stdout>>> {
+    Terminal::new(CrosstermBackend::new(stdout())).context("asking the terminal for its size")
 }
 
 fn enter() -> io::Result<()> {

@@ -228,6 +228,8 @@ fn a_person_finds_who_traps() {
     terminal.resize(80, 24);
     terminal.keys(" ");
     terminal.wait_for(&["PAUSED"]);
+    // Ctrl-Z. Nobody could bring it back here, so the kernel lets it go on.
+    terminal.keys("\u{1a}");
     terminal.keys("?");
     terminal.wait_for(&["Sort by"]);
     terminal.keys("q");
