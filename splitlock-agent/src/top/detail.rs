@@ -109,8 +109,12 @@ impl Page {
         ]));
         if row.kind == Kind::Vm {
             self.fact("id", &told.id);
-            let vcpus = if told.vcpus == 1 { "vCPU" } else { "vCPUs" };
-            self.fact("VMM", &format!("{}, {} {vcpus}", told.vmm, told.vcpus));
+            let vcpus = match told.vcpus {
+                0 => "no vCPU has run yet".to_owned(),
+                1 => "1 vCPU".to_owned(),
+                several => format!("{several} vCPUs"),
+            };
+            self.fact("VMM", &format!("{}, {vcpus}", told.vmm));
         }
         self.fact(
             "pid",
