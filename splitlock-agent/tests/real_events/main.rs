@@ -94,6 +94,7 @@ fn main() -> ExitCode {
             crowds::LOCK_TESTS,
             owners::LOCK_TESTS,
             modes::TESTS,
+            selftest::MODE_TESTS,
             exits::TESTS,
             qemu::TESTS,
             vmms::TESTS,

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::TcpListener,
+    path::Path,
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
@@ -13,11 +14,11 @@ use serde_json::Value;
 use super::{
     Test,
     agent::{Agent, binary},
-    events::{Child, Event},
-    requirements::{
-        self,
-        Requirement::{self, AlignmentChecks, Kvm, Root},
+    events::{
+        Child, Event,
+        trap_module::{Mode, set_mode},
     },
+    requirements::Requirement::{self, AlignmentChecks, Kvm, Root, TrapModule},
 };
 
 pub const TESTS: &[Test] = &[
@@ -77,6 +78,13 @@ pub const TESTS: &[Test] = &[
         run: no_child_outlives_it,
     },
 ];
+
+/// In the rig, where the mode of detection can be set.
+pub const MODE_TESTS: &[Test] = &[Test {
+    name: "selftest::split_locks_are_not_made_unasked_where_they_are_punished",
+    needs: &[Root, TrapModule],
+    run: split_locks_are_not_made_unasked_where_they_are_punished,
+}];
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(binary());
@@ -149,7 +157,7 @@ impl Report {
         if can(Kvm) {
             assert_eq!(self.verdict("guest's #AC"), raised, "{:#}", self.value);
             assert_eq!(self.verdict("guest's returns"), "ok", "{:#}", self.value);
-            let exits = if requirements::in_rig() {
+            let exits = if tells_of_exits() {
                 "ok"
             } else {
                 "not_trapped"
@@ -163,6 +171,13 @@ impl Report {
 
 fn can(need: Requirement) -> bool {
     need.check().is_ok()
+}
+
+/// Whether KVM's driver here fires `kvm_exit`.
+fn tells_of_exits() -> bool {
+    ["kvm_intel", "kvm_amd"]
+        .iter()
+        .any(|name| Path::new("/sys/module").join(name).exists())
 }
 
 fn url(agent: &Agent) -> String {
@@ -214,7 +229,7 @@ fn it_fails_when_a_probe_is_taken_away() {
     }
     let report = Report::of(&["--own", "--probe", "kvm_userspace_exit=none"]);
     assert_eq!(report.verdict("guest's returns"), "failed");
-    if requirements::in_rig() {
+    if tells_of_exits() {
         let report = Report::of(&["--own", "--probe", "kvm_exit=none"]);
         assert_eq!(report.status, Some(1), "{:#}", report.value);
         assert_eq!(report.verdict("guest's exits"), "failed");
@@ -302,6 +317,28 @@ fn it_says_beforehand_what_it_will_do() {
     let metrics = agent.metrics();
     assert!(metrics.with_label("comm", "selftest-ac").is_empty());
     assert!(metrics.with_label("vm", "selftest-guest").is_empty());
+}
+
+/// The rig's CPU traps none whatever the mode is, which is a fault where the mode promises it.
+fn split_locks_are_not_made_unasked_where_they_are_punished() {
+    let _mode = set_mode(Mode::Fatal).expect("the mode is set");
+    let agent = Agent::start(&[]);
+    let url = url(&agent);
+    agent.wait_for("the mode", |metrics| {
+        metrics.get(r#"splitlock_host_detection_mode{mode="fatal"}"#) == Some(1.0)
+    });
+    let report = Report::of(&["--url", &url]);
+    assert_eq!(report.status, Some(0), "{:#}", report.value);
+    assert_eq!(report.verdict("split locks"), "left_out");
+    let reason = report.steps["split locks"]["reason"].to_string();
+    assert!(
+        reason.contains("SIGBUS") && reason.contains("--split-lock"),
+        "{reason}"
+    );
+    let report = Report::of(&["--url", &url, "--split-lock"]);
+    assert_eq!(report.status, Some(1), "{:#}", report.value);
+    assert_eq!(report.verdict("split locks"), "failed");
+    assert_eq!(report.steps["split locks"]["made"], 3);
 }
 
 fn where_no_agent_answers_it_cannot_run() {
