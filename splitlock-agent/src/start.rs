@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     agent::{self, Facts, Request, Sources, events::EventLines},
-    cli::counting::CountingOptions,
+    cli::counting::{CountingOptions, HookOptions},
     detection::{Monitor, evidence::Evidence},
     host::{self, Host, privileges, symbols, tracefs, tracefs::Tracefs},
     intake::{
@@ -23,7 +23,8 @@ use crate::{
     probes::{
         Probe,
         attach::{self, Sizes},
-        catalogue, plan,
+        catalogue,
+        plan::{self, Plan},
         programs::Programs,
     },
     subjects::{death::Deaths, paths::Paths, uevents::VmEvents},
@@ -40,16 +41,31 @@ const RESERVED_DESCRIPTORS: u64 = 256;
 /// Bytes of the ring buffer: about 1,600 records of processes.
 const RECORD_BYTES: u32 = 512 * 1024;
 
-/// A host on which the agent can work.
+/// What the agent stands on.
 pub struct Ground {
-    host: Host,
+    /// The host.
+    pub host: Host,
+    /// How tracefs came to be there.
+    pub tracefs: Tracefs,
     /// How many descriptors there may be; `None` for no limit.
-    descriptors: Option<u64>,
+    pub descriptors: Option<u64>,
 }
 
 impl Ground {
-    /// Looks at the host and at what this process may do there. To be called before there are other
-    /// threads, which would not have the mount namespace that this may make.
+    /// Looks at the host. To be called before there are other threads, which would not have the
+    /// mount namespace that this may make.
+    pub fn look() -> Self {
+        let descriptors = raise_descriptor_limit();
+        let tracefs = tracefs::provide();
+        Self {
+            host: Host::read(&tracefs, &catalogue::TRACEPOINTS),
+            tracefs,
+            descriptors,
+        }
+    }
+
+    /// Looks at the host, if the agent can work there, and at what this process may do. To be called
+    /// as [`Self::look`].
     ///
     /// # Errors
     /// What is missing on this machine, with what to do about it.
@@ -63,9 +79,8 @@ impl Ground {
         for lacking in privileges::lacking() {
             warn!("{lacking}");
         }
-        let descriptors = raise_descriptor_limit();
-        let tracefs = tracefs::provide();
-        match &tracefs {
+        let ground = Self::look();
+        match &ground.tracefs {
             Tracefs::Found(_) => {}
             Tracefs::Private(path) => info!(
                 path = %path.display(),
@@ -73,11 +88,10 @@ impl Ground {
             ),
             Tracefs::Missing(reason) => warn!(reason, "going on without tracefs"),
         }
-        let host = Host::read(&tracefs, &catalogue::TRACEPOINTS);
-        if let Err(reason) = &host.layout {
+        if let Err(reason) = &ground.host.layout {
             bail!("the layout of the kernel's structures is not known: {reason}");
         }
-        Ok(Self { host, descriptors })
+        Ok(ground)
     }
 }
 
@@ -97,7 +111,11 @@ impl Attached {
     /// # Errors
     /// What the kernel refused.
     pub fn attach(options: &CountingOptions, ground: &Ground, debug_lines: bool) -> Result<Self> {
-        let Ground { host, descriptors } = ground;
+        let Ground {
+            host,
+            tracefs: _,
+            descriptors,
+        } = ground;
         let CountingOptions {
             hooks,
             limits,
@@ -110,9 +128,7 @@ impl Attached {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("/dev/kmsg: {error}")),
         };
-        let mut plan = plan::plan(host);
-        plan.restrict(&hooks.probes);
-        plan.count_exits(hooks.kvm_exits);
+        let plan = plan(host, hooks);
         let sizes = sizes(options);
         let mut ebpf = attach::load(&plan, sizes, debug_lines)?;
         if debug_lines {
@@ -124,9 +140,7 @@ impl Attached {
 
         let (kernel_log, history) = opened.ok().unzip();
         let monitor = monitor(host, history.as_ref(), &probes);
-        let watched = descriptors.map_or(usize::MAX, |limit| {
-            usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX)
-        });
+        let watched = watched(*descriptors);
         if watched < (limits.processes + limits.vms) as usize {
             warn!(
                 "the limit of file descriptors leaves {watched} for subjects that live at a time, one each; \
@@ -166,6 +180,22 @@ impl Attached {
         })
     }
 
+    /// Lets go again, after a reading of the mode of detection from the kernel's memory where that can
+    /// be had: gives how the hooks were attached, and what the host notices with them.
+    pub async fn examine(self) -> (Vec<Probe>, Monitor) {
+        let Self {
+            mut sources,
+            mut monitor,
+            facts,
+            ..
+        } = self;
+        let address = sources.mode_address.await.ok();
+        if let Some(mode) = address.and_then(|address| sources.programs.read_word(address)) {
+            monitor.read_memory(mode);
+        }
+        (facts.probes, monitor)
+    }
+
     /// Works until nobody can ask any more. The programs and maps end with it.
     pub fn run(
         self,
@@ -199,6 +229,21 @@ fn raise_descriptor_limit() -> Option<u64> {
         return limit.current;
     }
     limit.maximum
+}
+
+/// How many subjects can be watched with so many descriptors.
+pub fn watched(descriptors: Option<u64>) -> usize {
+    descriptors.map_or(usize::MAX, |limit| {
+        usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX)
+    })
+}
+
+/// The plan for a host, as far as the flags leave it.
+pub fn plan(host: &Host, hooks: &HookOptions) -> Plan {
+    let mut plan = plan::plan(host);
+    plan.restrict(&hooks.probes);
+    plan.count_exits(hooks.kvm_exits);
+    plan
 }
 
 /// Has the kernel count runs of BPF programs, as long as the descriptor is open.
@@ -241,14 +286,16 @@ fn look_up_mode() -> oneshot::Receiver<u64> {
     address
 }
 
-fn attached(probes: &[Probe]) -> HookSet {
+/// The hooks that are attached.
+pub fn attached(probes: &[Probe]) -> HookSet {
     probes
         .iter()
         .filter(|probe| probe.via.is_some())
         .fold(HookSet::empty(), |set, probe| set.with(probe.hook))
 }
 
-fn monitor(host: &Host, history: Option<&Batch>, probes: &[Probe]) -> Monitor {
+/// What is known of detection at the start, with these hooks.
+pub fn monitor(host: &Host, history: Option<&Batch>, probes: &[Probe]) -> Monitor {
     let evidence = Evidence {
         cpu: host.cpu,
         parameter: host.parameter.clone(),
