@@ -3,12 +3,13 @@
 //! A pipeline whose stages are the modules, in the direction of the data:
 //! [`host`] → [`probes`] → [`intake`] → [`subjects`] → [`table`] → [`export`].
 //! [`detection`] says whether the host would notice at all. [`agent`] is the task that
-//! runs it, [`start`] prepares it, [`run`] is the daemon around that.
+//! runs it, [`start`] prepares it, [`run`] is the daemon around that. [`doctor`] examines the host.
 
 pub mod agent;
 pub mod cli;
 pub mod code;
 pub mod detection;
+pub mod doctor;
 pub mod export;
 pub mod host;
 pub mod intake;

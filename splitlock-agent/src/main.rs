@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use splitlock_agent::{
     cli::{self, Cli, Command, documents, logging::LogFormat},
     code::child,
-    run,
+    doctor, run,
     selftest::{self, events},
     top,
 };
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     let result = match &command {
         Command::Run(options) => run::run(options).map(done),
         Command::Top(options) => top::run(options).map(done),
+        Command::Doctor(options) => doctor::run(options),
         Command::Selftest(options) => selftest::run(options),
         Command::SelftestEvent(options) => events::serve(options).map(done),
         Command::Completions(options) => documents::completions(options).map(done),

@@ -5,6 +5,7 @@ use std::{env, ffi::OsString};
 use clap::{CommandFactory as _, Error, FromArgMatches as _, Parser, Subcommand};
 
 pub mod counting;
+pub mod doctor;
 pub mod documents;
 mod environment;
 pub mod events;
@@ -18,6 +19,7 @@ mod version;
 
 use self::{
     counting::PathOptions,
+    doctor::DoctorOptions,
     documents::{CompletionsOptions, ManOptions},
     logging::LogFormat,
     run::RunOptions,
@@ -45,6 +47,12 @@ pub enum Command {
     /// What is shown is of the agent that runs, or where none does, of probes that are attached for the
     /// time. The key ? tells all keys.
     Top(Box<TopOptions>),
+    /// Tell whether this host would notice a split lock, and what to do about it.
+    ///
+    /// Reads what the host says of itself, attaches the agent's hooks for a moment, lets go again, and
+    /// asks an agent that runs here already. It changes nothing. Without root's rights it says what it
+    /// could not find out. With flags of run it judges an agent with these flags.
+    Doctor(Box<DoctorOptions>),
     /// Make real events, and check that the agent counts them: one that runs, else one that is started
     /// for it.
     ///
@@ -76,8 +84,8 @@ impl Command {
     /// The exit status of an error.
     pub fn failure(&self) -> u8 {
         match self {
-            // 1 is a fault that it found.
-            Self::Selftest(_) => 2,
+            // 1 is a fault that they found.
+            Self::Selftest(_) | Self::Doctor(_) => 2,
             _ => 1,
         }
     }

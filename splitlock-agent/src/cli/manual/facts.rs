@@ -28,11 +28,13 @@ pub const MAIN: Facts = Facts {
         ("0", "Done, or ended by SIGINT or SIGTERM."),
         (
             "1",
-            "It could not begin or go on; selftest: it found a fault.",
+            "It could not begin or go on; selftest: it found a fault; doctor: a lock would be noticed \
+             in part, or less well than it could.",
         ),
         (
             "2",
-            "The command line or a variable was not understood; selftest: it could not run.",
+            "The command line or a variable was not understood; selftest: it could not run; doctor: a \
+             lock would not be noticed.",
         ),
     ],
     files: &[],
@@ -53,6 +55,7 @@ pub const MAIN: Facts = Facts {
 /// Those of each command.
 pub const COMMANDS: &[(&str, Facts)] = &[
     ("run", RUN),
+    ("doctor", DOCTOR),
     ("top", TOP),
     ("selftest", SELFTEST),
     ("completions", COMPLETIONS),
@@ -113,6 +116,40 @@ const RUN: Facts = Facts {
         ),
     ],
     see_also: "splitlock-agent(8), splitlock-agent-selftest(8)",
+};
+
+const DOCTOR: Facts = Facts {
+    exit_status: &[
+        (
+            "0",
+            "A lock of a process would be noticed, and of a guest where there is KVM; nothing is degraded.",
+        ),
+        (
+            "1",
+            "It would be noticed in part, or less well than it could, or that cannot be told.",
+        ),
+        (
+            "2",
+            "It would not be noticed, or the agent cannot work here; or the command line or a variable was \
+             not understood.",
+        ),
+    ],
+    files: &[],
+    examples: &[
+        (
+            "splitlock-agent doctor",
+            "Says whether this host would notice a split lock, what is short, and what mends it.",
+        ),
+        (
+            "splitlock-agent doctor --json | jq -r '.findings[].id'",
+            "Lists what is short, for a script.",
+        ),
+        (
+            "splitlock-agent doctor --url http://127.0.0.1:9900",
+            "Looks also whether the agent that serves there sees all that it could.",
+        ),
+    ],
+    see_also: "splitlock-agent(8), splitlock-agent-run(8), splitlock-agent-selftest(8)",
 };
 
 const TOP: Facts = Facts {

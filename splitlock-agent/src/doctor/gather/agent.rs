@@ -1,0 +1,129 @@
+//! The agent that runs here already, asked as any client asks it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::Agent as Client;
+
+use super::super::facts::{AgentState, AgentView, HookRow, RunningAgent};
+use crate::{cli::selftest::DEFAULT_URL, subjects::names::printable};
+
+/// For an answer: an agent that has none within 10 s says so itself, but nobody waits here that long.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// More than 5,000 subjects take.
+const LARGEST_SNAPSHOT: u64 = 256 << 20;
+
+pub fn ask(url: Option<&str>) -> RunningAgent {
+    let base = url.unwrap_or(DEFAULT_URL).trim_end_matches('/');
+    let client: Client = Client::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .http_status_as_error(false)
+        // An agent is not behind a proxy.
+        .proxy(None)
+        .build()
+        .into();
+    let state = match get(&client, &format!("{base}/healthz")) {
+        Ok((200, _)) => AgentState::Healthy,
+        Ok((status, text)) => AgentState::Unhealthy(format!("{status} {}", first_line(&text))),
+        Err(error) => AgentState::Absent(printable(error.as_bytes())),
+    };
+    let view = match &state {
+        AgentState::Absent(_) => None,
+        _ => get(&client, &format!("{base}/api/v1/snapshot"))
+            .ok()
+            .filter(|(status, _)| *status == 200)
+            .and_then(|(_, text)| view(&serde_json::from_str(&text).ok()?)),
+    };
+    RunningAgent {
+        url: printable(base.as_bytes()),
+        is_expected: url.is_some(),
+        state,
+        view,
+    }
+}
+
+fn get(client: &Client, url: &str) -> Result<(u16, String), String> {
+    let answer = client.get(url).call().map_err(|error| error.to_string())?;
+    let status = answer.status().as_u16();
+    let text = answer
+        .into_body()
+        .with_config()
+        .limit(LARGEST_SNAPSHOT)
+        .read_to_string()
+        .map_err(|error| error.to_string())?;
+    Ok((status, text))
+}
+
+fn first_line(text: &str) -> String {
+    printable(text.lines().next().unwrap_or_default().as_bytes())
+}
+
+/// What matters of a snapshot; `None` where it is none.
+fn view(snapshot: &Value) -> Option<AgentView> {
+    let host = snapshot.get("host")?;
+    let text = |value: &Value| printable(value.as_str().unwrap_or_default().as_bytes());
+    let texts = |value: &Value| {
+        value
+            .as_array()
+            .map(|values| values.iter().map(text).collect())
+            .unwrap_or_default()
+    };
+    Some(AgentView {
+        kernel: text(&host["kernel"]),
+        mode: text(&host["detection_mode"]),
+        source: text(&host["detection_source"]),
+        sees_user: host["sees"]["user"].as_bool(),
+        sees_guest: host["sees"]["guest"].as_bool(),
+        reported: snapshot["host_traps"].as_array()?.iter().any(|traps| {
+            traps["outcome"] == "reported" && traps["count"].as_u64().is_some_and(|n| n > 0)
+        }),
+        hooks: snapshot["probes"]
+            .as_array()?
+            .iter()
+            .map(|probe| HookRow {
+                probe: text(&probe["probe"]),
+                via: probe["via"].as_str().map(|via| printable(via.as_bytes())),
+                counts: text(&probe["counts"]),
+                planned: vec![],
+                refused: texts(&probe["refused"]),
+            })
+            .collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_snapshot_tells_what_the_agent_sees() {
+        let found = view(&json!({
+            "host": {
+                "kernel": "6.12", "detection_mode": "warn", "detection_source": "memory",
+                "sees": {"user": true}
+            },
+            "host_traps": [
+                {"origin": "guest", "trap": "bus_lock", "outcome": "reported", "count": 1}
+            ],
+            "probes": [
+                {"probe": "kvm_exit", "via": null, "counts": "none", "refused": ["a: \u{1b}b"]}
+            ]
+        }))
+        .unwrap();
+        assert_eq!((found.sees_user, found.sees_guest), (Some(true), None));
+        assert!(found.reported);
+        assert_eq!(found.hooks[0].via, None);
+        assert_eq!(found.hooks[0].refused, [r"a: \x1bb"]);
+        assert!(view(&json!({"status": "ok"})).is_none());
+    }
+
+    #[test]
+    fn where_nobody_listens_there_is_no_agent() {
+        let nobody = ask(Some("http://127.0.0.1:1/"));
+        assert!(matches!(nobody.state, AgentState::Absent(_)));
+        assert_eq!(nobody.url, "http://127.0.0.1:1");
+        assert!(nobody.view.is_none() && nobody.is_expected);
+    }
+}
