@@ -91,6 +91,8 @@ pub struct Kernel {
     pub preemptible: bool,
     /// State of the lockdown; `None` where the kernel has none.
     pub lockdown: Option<String>,
+    /// What it can do about detection that others cannot; `None` where BTF does not tell.
+    pub abilities: Option<Abilities>,
     /// `kernel.unprivileged_bpf_disabled`.
     pub unprivileged_bpf_disabled: Option<u32>,
     /// The boot parameter `split_lock_detect=`.
@@ -99,6 +101,15 @@ pub struct Kernel {
     pub parameter_files: Vec<String>,
     /// What makes the boot loader read such a file.
     pub boot_loader: Option<BootLoader>,
+}
+
+/// Changes to the kernel that distributions also bring to older versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Abilities {
+    /// Whether each core turns detection on again by itself.
+    pub rearms_each_core: bool,
+    /// Whether it turns on bus-lock detection of all makers' CPUs, not of Intel's alone.
+    pub arms_all_makers: bool,
 }
 
 /// A tool that changes the kernel's command line.

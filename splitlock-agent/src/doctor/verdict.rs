@@ -8,11 +8,6 @@ use super::{
     findings::{Finding, Severity},
 };
 
-/// From here on the kernel turns on bus-lock detection of AMD's CPUs ("x86/bus_lock: Add support
-/// for AMD"); before, only `init_intel` called `bus_lock_init`, though `sld_state` says warn on any CPU
-/// that has the flag.
-const AMD_ARMED: (u32, u32) = (6, 13);
-
 /// The answer in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,11 +83,21 @@ pub fn judge(facts: &Facts, findings: &[Finding]) -> Verdict {
     }
 }
 
+/// From here on the kernel turns on bus-lock detection of all makers' CPUs ("x86/bus_lock: Add
+/// support for AMD"); before, only `init_intel` called `bus_lock_init`, though `sld_state` says warn on
+/// any CPU that has the flag.
+const ALL_MAKERS: (u32, u32) = (6, 13);
+
 /// Whether the mode says that bus locks are trapped where the kernel may not have turned that on.
 pub fn is_arming_doubtful(facts: &Facts) -> bool {
+    let is_able = facts.kernel.version >= Some(ALL_MAKERS)
+        || facts
+            .kernel
+            .abilities
+            .is_some_and(|abilities| abilities.arms_all_makers);
     facts.detection.armed == Armed::BusLock
         && facts.cpu.vendor != "GenuineIntel"
-        && facts.kernel.version < Some(AMD_ARMED)
+        && !is_able
         && facts.detection.sees_user == Some(true)
 }
 

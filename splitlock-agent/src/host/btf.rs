@@ -171,6 +171,11 @@ impl<'a> Btf<'a> {
         self.find(name, &[KIND_FUNC])
     }
 
+    /// The id of a variable. The kernel's BTF has those that each CPU has its own of.
+    pub fn variable_id(&self, name: &str) -> Result<u32, BtfError> {
+        self.find(name, &[KIND_VAR])
+    }
+
     /// The arguments of a tracepoint as its programs get them, in C: `int, struct task_struct *`.
     ///
     /// The kernel describes each tracepoint by a `typedef void (*btf_trace_NAME)(void *, …)`.

@@ -149,17 +149,9 @@ impl Agent {
 
     /// Ids of the BPF programs that it holds.
     pub fn programs(&self) -> BTreeSet<u32> {
-        let folder = format!("/proc/{}/fdinfo", self.pid());
-        fs::read_dir(&folder)
-            .unwrap_or_else(|error| panic!("{folder}: {error}"))
-            .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
-            .filter_map(|text| {
-                let line = text
-                    .lines()
-                    .find_map(|line| line.strip_prefix("prog_id:"))?;
-                line.trim().parse().ok()
-            })
-            .collect()
+        let programs = programs_of(self.pid());
+        assert!(!programs.is_empty(), "the agent holds no program");
+        programs
     }
 
     /// Sends a signal and waits for the end; gives the time that it took.
@@ -191,6 +183,21 @@ impl Drop for Agent {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Ids of the BPF programs that a process holds; none where it has ended.
+pub fn programs_of(pid: u32) -> BTreeSet<u32> {
+    fs::read_dir(format!("/proc/{pid}/fdinfo"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
+        .filter_map(|text| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("prog_id:"))?;
+            line.trim().parse().ok()
+        })
+        .collect()
 }
 
 fn served_address(line: &Value) -> Option<SocketAddr> {

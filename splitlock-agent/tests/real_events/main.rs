@@ -7,6 +7,7 @@ mod agent;
 mod cgroup;
 mod clients;
 mod crowds;
+mod doctor;
 mod event_log;
 mod events;
 mod exit_records;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         exit_records::TESTS,
         service::TESTS,
         selftest::TESTS,
+        doctor::TESTS,
         clients::TESTS,
         event_log::TESTS,
         sites::TESTS,
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
             owners::LOCK_TESTS,
             modes::TESTS,
             selftest::MODE_TESTS,
+            doctor::MODE_TESTS,
             exits::TESTS,
             qemu::TESTS,
             vmms::TESTS,

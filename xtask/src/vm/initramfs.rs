@@ -17,7 +17,7 @@ use super::{
     programs::Programs,
     protocol::{AGENT, BENCHMARK, Hypervisor, MODULES, Module, ORDER, Order, TESTS},
     qemu::{self, LOADER},
-    scenarios::Scenario,
+    scenarios::{Scenario, Tests},
 };
 
 const FOLDER: u32 = 0o040_755;
@@ -133,20 +133,27 @@ pub fn write(
     scenario: &Scenario,
     work: Work<'_>,
 ) -> Result<()> {
-    let (test_args, benchmark, hypervisor) = match work {
+    let (chosen, benchmark, hypervisor) = match work {
         Work::Tests(args) => (args, None, None),
         Work::Benchmark(benchmark) => (&[][..], Some(benchmark), None),
         Work::Hypervisor(hypervisor) => (&[][..], None, Some(hypervisor)),
     };
+    let test_args = match scenario.tests {
+        Tests::All => chosen.to_vec(),
+        Tests::Only(name) => vec![name.to_owned()],
+        Tests::None => vec![],
+    };
+    let runs_tests = scenario.tests != Tests::None;
     // The tenants of a hypervisor are the test program's.
-    let has_tests = scenario.tests || hypervisor.is_some();
+    let has_program = runs_tests || hypervisor.is_some();
+    let has_all = scenario.tests == Tests::All;
     let Programs { agent, tests, init } = programs;
     let mut archive = Archive::default();
     for folder in ["/rig", MODULES] {
         archive.add(folder, FOLDER, b"")?;
     }
     for (path, program) in [("/init", init), (AGENT, agent), (TESTS, tests)] {
-        if path == TESTS && !has_tests {
+        if path == TESTS && !has_program {
             continue;
         }
         archive.add(path, PROGRAM, &read(program)?)?;
@@ -169,10 +176,10 @@ pub fn write(
     }
     if let Some(path) = trap_module {
         // Lockdown refuses a module without a signature.
-        add_module("splitlock_trap", path, has_tests)?;
+        add_module("splitlock_trap", path, has_all || hypervisor.is_some())?;
     }
     let mut environment = BTreeMap::new();
-    if scenario.tests {
+    if has_all {
         let qemu = match vmm {
             Vmm::Qemu(qemu) => qemu,
             Vmm::Libvirt(libvirt) => {
@@ -193,8 +200,8 @@ pub fn write(
         tracefs: scenario.tracefs,
         hidden: scenario.hidden.iter().map(ToString::to_string).collect(),
         agent_args: Vec::new(),
-        tests: scenario.tests,
-        test_args: test_args.to_vec(),
+        tests: runs_tests,
+        test_args,
         benchmark: benchmark.map_or_else(Vec::new, |benchmark| benchmark.args.clone()),
         hypervisor: hypervisor.cloned(),
         environment,

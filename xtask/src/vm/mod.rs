@@ -41,7 +41,7 @@ use self::{
     programs::Programs,
     qemu::Qemu,
     results::Boot,
-    scenarios::{LACKING, Scenario, USUAL},
+    scenarios::{LACKING, Scenario, Tests, USUAL},
     sources::Mirror,
 };
 pub use self::{
@@ -215,7 +215,7 @@ fn jobs<'a>(
                 trap_module: module.as_deref(),
                 scenario,
                 // Emulated, it takes its time, and what it tells does not depend on the kernel.
-                libvirt: scenario.tests && index + 1 == kernels.len(),
+                libvirt: scenario.tests == Tests::All && index + 1 == kernels.len(),
             });
         };
         add(USUAL);
@@ -224,7 +224,7 @@ fn jobs<'a>(
         }
     }
     // The long ones first, so that at the end no core waits for one of them.
-    jobs.sort_by_key(|job| !job.scenario.tests);
+    jobs.sort_by_key(|job| job.scenario.tests != Tests::All);
     jobs
 }
 

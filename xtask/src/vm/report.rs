@@ -33,7 +33,11 @@ fn column(boot: &Boot) -> String {
 
 /// Kernel × test.
 fn tests(boots: &[Boot]) -> String {
-    let boots: Vec<&Boot> = boots.iter().filter(|boot| !boot.tests.is_empty()).collect();
+    // The other scenarios have one test each; that it failed is told below.
+    let boots: Vec<&Boot> = boots
+        .iter()
+        .filter(|boot| boot.scenario == super::scenarios::USUAL.name && !boot.tests.is_empty())
+        .collect();
     let names: BTreeSet<&String> = boots.iter().flat_map(|boot| boot.tests.keys()).collect();
     let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
     let mut table = String::new();

@@ -11,10 +11,21 @@ pub struct Scenario {
     pub tracefs: bool,
     /// Folders over which an empty file system is mounted.
     pub hidden: &'static [&'static str],
-    /// Whether the tests run; without them a boot takes seconds.
-    pub tests: bool,
+    /// Which tests run; without them a boot takes seconds.
+    pub tests: Tests,
     /// Whether the agent may refuse to run here, with a message.
     pub may_refuse: bool,
+}
+
+/// Tests of a scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tests {
+    /// None.
+    None,
+    /// Those whose names contain this.
+    Only(&'static str),
+    /// All, or those that the user chose.
+    All,
 }
 
 /// As on any host: every kernel boots this way, with the tests.
@@ -23,49 +34,52 @@ pub const USUAL: Scenario = Scenario {
     parameters: "",
     tracefs: true,
     hidden: &[],
-    tests: true,
+    tests: Tests::All,
     may_refuse: false,
 };
 
 /// For the benchmark, which runs alone.
 pub const MEASURING: Scenario = Scenario {
     name: "measuring",
-    tests: false,
+    tests: Tests::None,
     ..USUAL
 };
 
 /// For a hypervisor that goes on for ever.
 pub const HYPERVISOR: Scenario = Scenario {
     name: "hypervisor",
-    tests: false,
+    tests: Tests::None,
     ..USUAL
 };
 
-/// What some hosts lack: only the agent's report on its hooks, on the oldest and the newest kernel.
+const DOCTOR: Tests = Tests::Only("doctor::finds_what_the_host_lacks");
+
+/// What some hosts lack, on the oldest and the newest kernel: only the agent's report on its hooks, and whether `doctor`
+/// finds out.
 pub const LACKING: [Scenario; 4] = [
     Scenario {
         name: "tracefs not mounted",
         tracefs: false,
-        tests: false,
+        tests: DOCTOR,
         ..USUAL
     },
     Scenario {
         name: "no BTF",
         hidden: &["/sys/kernel/btf"],
-        tests: false,
+        tests: DOCTOR,
         may_refuse: true,
         ..USUAL
     },
     Scenario {
         name: "lockdown integrity",
         parameters: "lockdown=integrity",
-        tests: false,
+        tests: DOCTOR,
         ..USUAL
     },
     Scenario {
         name: "lockdown confidentiality",
         parameters: "lockdown=confidentiality",
-        tests: false,
+        tests: DOCTOR,
         may_refuse: true,
         ..USUAL
     },

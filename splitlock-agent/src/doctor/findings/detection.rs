@@ -14,9 +14,6 @@ use crate::{
 
 /// From here on a trap costs its thread 10 ms, and detection comes back after two jiffies (b041b525dab9).
 const PENALTY: (u32, u32) = (5, 19);
-/// From here on each core has its own timer that turns detection on again ("x86/split_lock: Fix the
-/// delayed detection logic").
-const OWN_TIMERS: (u32, u32) = (6, 18);
 
 pub fn find(facts: &Facts) -> Vec<Finding> {
     let mut found = vec![];
@@ -197,7 +194,11 @@ fn mitigation(facts: &Facts) -> Option<Finding> {
         return None;
     }
     let command = "sysctl kernel.split_lock_mitigate=1";
-    Some(if facts.kernel.version >= Some(OWN_TIMERS) {
+    let rearms = facts
+        .kernel
+        .abilities
+        .is_some_and(|abilities| abilities.rearms_each_core);
+    Some(if rearms {
         Finding::new(
             "mitigation_off",
             Severity::Note,
@@ -209,12 +210,15 @@ fn mitigation(facts: &Facts) -> Option<Finding> {
         Finding::new(
             "mitigation_off",
             Severity::Warning,
-            "kernel.split_lock_mitigate is 0, on a kernel before 6.18",
-            "detection can stay off on cores on which a lock was trapped, and then nothing is noticed \
-             there",
+            "kernel.split_lock_mitigate is 0, on a kernel in which all cores share one timer",
+            "where two cores trap at once, one of them has detection off from then on, and nothing is \
+             noticed there",
         )
         .command(command)
-        .advice("cores on which it is off already have it back after a reboot")
+        .advice(
+            "cores on which it is off already have it back after a reboot; from Linux 6.15 on each has a \
+             timer of its own",
+        )
     })
 }
 

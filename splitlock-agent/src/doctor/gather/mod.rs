@@ -1,5 +1,6 @@
 //! The rim: reads the host, attaches for a moment, asks the agent that runs.
 
+mod abilities;
 mod agent;
 mod boot;
 mod cpu;
@@ -98,6 +99,7 @@ fn kernel(host: &Host) -> Kernel {
         version: host.kernel_version(),
         preemptible: host.preemptible,
         lockdown: lockdown.as_deref().and_then(chosen).map(str::to_owned),
+        abilities: abilities::read(),
         unprivileged_bpf_disabled: number("/proc/sys/kernel/unprivileged_bpf_disabled"),
         parameter: host.parameter.clone(),
         parameter_files: boot::parameter_files(),

@@ -3,8 +3,8 @@
 use splitlock_common::{Armed, Hook, Mode};
 
 use super::super::facts::{
-    AgentState, AgentView, BootLoader, Check, Cpu, DetectionFacts, Facts, HookRow, Hooks, HowKnown,
-    Kernel, Kvm, Limits, Rights, RunningAgent, TracefsState,
+    Abilities, AgentState, AgentView, BootLoader, Check, Cpu, DetectionFacts, Facts, HookRow,
+    Hooks, HowKnown, Kernel, Kvm, Limits, Rights, RunningAgent, TracefsState,
 };
 use crate::detection::{
     Monitor,
@@ -33,6 +33,10 @@ pub fn intel() -> Facts {
             version: Some((6, 18)),
             preemptible: false,
             lockdown: Some("none".to_owned()),
+            abilities: Some(Abilities {
+                rearms_each_core: true,
+                arms_all_makers: true,
+            }),
             unprivileged_bpf_disabled: Some(2),
             parameter: None,
             parameter_files: vec![],
@@ -117,10 +121,14 @@ pub fn weighed(mut facts: Facts, parameter: Option<&str>) -> Facts {
     facts
 }
 
-/// Takes a kernel of another version.
+/// Takes a kernel of another version, without anything of a later one.
 pub fn on_kernel(mut facts: Facts, major: u32, minor: u32) -> Facts {
     facts.kernel.release = format!("{major}.{minor}.0");
     facts.kernel.version = Some((major, minor));
+    facts.kernel.abilities = Some(Abilities {
+        rearms_each_core: (major, minor) >= (6, 15),
+        arms_all_makers: (major, minor) >= (6, 13),
+    });
     if let Some(view) = &mut facts.agent.view {
         view.kernel.clone_from(&facts.kernel.release);
     }

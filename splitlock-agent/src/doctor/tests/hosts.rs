@@ -81,6 +81,14 @@ pub fn hosts() -> Vec<(&'static str, Facts, Answer, &'static [&'static str])> {
             ],
         ),
         (
+            "AMD Zen 5 on 6.12 with a later kernel's change",
+            but(on_kernel(zen5(), 6, 12), |facts| {
+                facts.kernel.abilities = intel().kernel.abilities;
+            }),
+            Partly,
+            &["guests_unseen", "(bus_locks_only)"],
+        ),
+        (
             "no feature",
             featureless(),
             No,
@@ -278,6 +286,15 @@ pub fn hosts() -> Vec<(&'static str, Facts, Answer, &'static [&'static str])> {
             ),
             Degraded,
             &["mitigation_off", "(warn_mode_lower_bound)"],
+        ),
+        (
+            "no mitigation on 6.12 with a later kernel's change",
+            but(on_kernel(intel(), 6, 12), |facts| {
+                facts.detection.mitigation = Some(false);
+                facts.kernel.abilities = intel().kernel.abilities;
+            }),
+            Yes,
+            &["(warn_mode_lower_bound)", "(mitigation_off)"],
         ),
         (
             "no mitigation on 6.18",

@@ -20,7 +20,7 @@ use splitlock_agent::selftest::events::sigbus::{self, EFLAGS_AC, GoOn};
 use super::{Results, share};
 use device::{Call, Device, Handler};
 
-pub use mode::{Mode, mode, ratelimit_available, set_mode};
+pub use mode::{Mode, ModeGuard, mode, ratelimit_available, set_mode};
 
 /// Whether the module is there; if not, what to do about it.
 pub fn available() -> Result<(), String> {
