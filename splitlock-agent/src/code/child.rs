@@ -31,7 +31,7 @@ const ENOUGH_DATA: u64 = 128 << 20;
 const ENOUGH_FILES: usize = 64;
 const ENOUGH_BYTES: usize = 4 << 30;
 /// Seconds of processor time for one question; the agent does not wait as long.
-const SECONDS: u64 = 10;
+const SECONDS: u64 = 20;
 /// Raises the kernel's inclination to end this process when memory runs out, to the most.
 const FIRST_TO_GO: &str = "1000";
 

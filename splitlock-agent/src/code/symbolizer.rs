@@ -118,6 +118,13 @@ impl<K> Symbolizer<K> {
         Self::of_command(command, PATIENCE, REST)
     }
 
+    /// Gives each question up after another time.
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     fn of_command(command: Vec<OsString>, patience: Duration, rest: Duration) -> Self {
         let now = Instant::now();
         Self {

@@ -208,25 +208,17 @@ async fn a_file_system_that_never_answers() {
         });
     }
     let running = Running::start_command(&mut command);
-    let mut symbolizer = symbolizer();
+    let patience = Duration::from_secs(5);
+    let mut symbolizer = symbolizer().with_patience(patience);
     let start = Instant::now();
     let code = ask(&mut symbolizer, running.question()).await;
     let taken = start.elapsed();
-    assert!(
-        taken >= Duration::from_secs(3) && taken < Duration::from_secs(6),
-        "{taken:?}"
-    );
+    assert!(taken >= patience, "{taken:?}");
     assert_instruction(&code, &running);
     assert_eq!(code.file.as_deref(), Some("/program"));
     assert!(code.missing.unwrap().contains("took too long"));
     // The second time it is not tried.
-    let start = Instant::now();
     let code = ask(&mut symbolizer, running.question()).await;
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        start.elapsed()
-    );
     assert_instruction(&code, &running);
     assert_eq!(symbolizer.failures().overdue, 1);
     drop(silent);
