@@ -82,10 +82,21 @@ fn render(command: &Command, name: Option<&str>) -> Result<Page> {
         man.render_subcommands_section(&mut text)?;
     }
     sections(command, name)?.to_writer(&mut text)?;
+    let text = String::from_utf8(text).context("the page")?;
     Ok(Page {
         file: man.get_filename(),
-        text,
+        text: in_ascii(&text).into_bytes(),
     })
+}
+
+/// troff itself reads no UTF-8: it has names for characters, `\[u2026]`.
+fn in_ascii(text: &str) -> String {
+    text.chars()
+        .map(|c| match c.is_ascii() {
+            true => c.to_string(),
+            false => format!("\\[u{:04X}]", u32::from(c)),
+        })
+        .collect()
 }
 
 /// What clap does not know.
@@ -217,6 +228,11 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn other_characters_have_names() {
+        assert_eq!(in_ascii("a… ä"), "a\\[u2026] \\[u00E4]");
     }
 
     #[test]
