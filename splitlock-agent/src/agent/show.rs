@@ -126,6 +126,7 @@ impl Agent {
     pub(super) fn expire(&mut self) {
         self.expired_at = Instant::now();
         self.table.expire(self.expired_at);
+        self.sites.retain(|id| self.table.knows(id));
         if mem::take(&mut self.crowd_has_gone) {
             memory::give_back();
         }

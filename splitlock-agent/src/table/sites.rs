@@ -132,6 +132,12 @@ impl Sites {
         }
     }
 
+    /// Forgets the subjects that nobody knows any more.
+    pub fn retain(&mut self, is_known: impl Fn(SubjectId) -> bool) {
+        self.subjects.retain(|id, _| is_known(*id));
+        self.subjects.shrink_to(2 * self.subjects.len());
+    }
+
     /// Somebody has said what is there.
     pub fn learn(&mut self, key: SiteKey, code: Code) {
         if let Some(site) = self.known_mut(key) {
@@ -462,5 +468,8 @@ mod tests {
         for pid in [1, 3, 9999] {
             assert_eq!(sites.of(subject(pid), false).len(), 1, "{pid}");
         }
+        sites.retain(|id| id.pid == 3);
+        assert_eq!(sites.subjects.len(), 1);
+        assert_eq!(sites.of(subject(3), false).len(), 1);
     }
 }
