@@ -26,7 +26,7 @@ pub fn ci(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<(Record, Tools)> {
     let record = setup::setup(workspace, steps)?;
     let tools = steps.run("programs for tests", || {
-        Tools::find(workspace, Skipping::Refused)
+        Tools::find(workspace, Skipping::Refused)?.with_browser(Skipping::Refused)
     })?;
     Ok((record, tools))
 }

@@ -40,7 +40,9 @@ pub fn test(workspace: &Workspace, steps: &mut Steps, options: TestOptions) -> R
     let TestOptions { sudo, args } = options;
     setup::setup(workspace, steps)?;
     let skipping = Skipping::from_env();
-    let tools = steps.run("programs for tests", || Tools::find(workspace, skipping))?;
+    let tools = steps.run("programs for tests", || {
+        Tools::find(workspace, skipping)?.with_browser(skipping)
+    })?;
     steps.run("tests", || {
         if !command::is_root() && !sudo {
             eprintln!(

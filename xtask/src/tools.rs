@@ -1,5 +1,5 @@
 //! Programs that tests and the fleet talk to: a real Prometheus with its promtool, a real Alertmanager with its
-//! amtool.
+//! amtool, a real browser.
 
 use std::{
     collections::BTreeMap,
@@ -29,6 +29,8 @@ pub enum Program {
     Alertmanager,
     /// The checker of Alertmanager's configurations.
     Amtool,
+    /// The browser that shows the agent's page.
+    Chromium,
 }
 
 impl Program {
@@ -39,6 +41,7 @@ impl Program {
             Self::Promtool => "SPLITLOCK_PROMTOOL",
             Self::Alertmanager => "SPLITLOCK_ALERTMANAGER",
             Self::Amtool => "SPLITLOCK_AMTOOL",
+            Self::Chromium => "SPLITLOCK_CHROMIUM",
         }
     }
 
@@ -50,6 +53,7 @@ impl Program {
             Self::Promtool => &["promtool"],
             Self::Alertmanager => &["alertmanager", "prometheus-alertmanager"],
             Self::Amtool => &["amtool"],
+            Self::Chromium => &["chromium"],
         }
     }
 
@@ -63,7 +67,7 @@ impl Program {
         ensure!(program.is_file(), "no {} in the package", program.display());
         match self {
             Self::Alertmanager => with_its_templates(unpacked),
-            Self::Prometheus | Self::Promtool | Self::Amtool => Ok(program),
+            Self::Prometheus | Self::Promtool | Self::Amtool | Self::Chromium => Ok(program),
         }
     }
 }
@@ -88,18 +92,22 @@ impl Tools {
     pub fn find(workspace: &Workspace, skipping: Skipping) -> Result<Self> {
         let mut programs = BTreeMap::new();
         for (package, members) in PACKAGES {
-            match find_package(package, members, &workspace.tools_dir()) {
-                Ok(found) => programs.extend(found),
-                Err(error) if skipping == Skipping::Refused => return Err(error),
-                Err(error) => {
-                    eprintln!("{error:#}\nTests that need them will skip, and say so.");
-                }
-            }
+            let found = find_package(package, members, &workspace.tools_dir());
+            programs.extend(unless_skipped(found, skipping)?.into_iter().flatten());
         }
         for path in programs.values() {
             eprintln!("{}", path.display());
         }
         Ok(Self { programs })
+    }
+
+    /// The browser too. It needs a hundred other packages, so that it is not unpacked but installed.
+    pub fn with_browser(mut self, skipping: Skipping) -> Result<Self> {
+        if let Some(path) = unless_skipped(find_browser(), skipping)? {
+            eprintln!("{}", path.display());
+            self.programs.insert(Program::Chromium, path);
+        }
+        Ok(self)
     }
 
     /// Where one of them is.
@@ -138,6 +146,30 @@ fn find_package(
         .into_iter()
         .map(|program| Ok((program, program.in_package(&unpacked)?)))
         .collect()
+}
+
+/// What was found; where tests may skip, nothing with the reason printed.
+fn unless_skipped<T>(found: Result<T>, skipping: Skipping) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if skipping == Skipping::Refused => Err(error),
+        Err(error) => {
+            eprintln!("{error:#}\nTests that need them will skip, and say so.");
+            Ok(None)
+        }
+    }
+}
+
+fn find_browser() -> Result<PathBuf> {
+    let program = Program::Chromium;
+    if let Some(path) = program.on_path() {
+        return Ok(path);
+    }
+    let apt = Apt::find().context("chromium is needed, and there is no apt-get here")?;
+    apt.install(&["chromium"])
+        .context("chromium is needed: not on PATH, and not to be installed")?;
+    let path = program.on_path();
+    path.context("chromium's package has no program of that name")
 }
 
 /// Debian's Alertmanager reads its templates from /usr/share and nowhere else. This script shows it
