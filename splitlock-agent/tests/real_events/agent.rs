@@ -45,9 +45,20 @@ impl Agent {
     /// The same, after a change to the command that starts it.
     #[track_caller]
     pub fn start_prepared(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::launch("127.0.0.1:0", args, prepare)
+    }
+
+    /// Starts one at an address of the test's choice.
+    #[track_caller]
+    pub fn start_at(address: SocketAddr) -> Self {
+        Self::launch(&address.to_string(), &[], |_command| {})
+    }
+
+    #[track_caller]
+    fn launch(address: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(binary());
         command
-            .args(["run", "--web.listen-address", "127.0.0.1:0"])
+            .args(["run", "--web.listen-address", address])
             .args(["--log.format", "json"])
             .args(args)
             .stdin(Stdio::null())

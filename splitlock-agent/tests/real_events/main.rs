@@ -4,6 +4,7 @@
 //! Every agent sees the whole host, so a test looks at its own processes alone.
 
 mod agent;
+mod browser;
 mod cgroup;
 mod clients;
 mod crowds;
@@ -24,6 +25,10 @@ mod modes;
 mod names;
 mod own_cost;
 mod owners;
+mod page;
+mod page_crowd;
+mod page_figures;
+mod page_pictures;
 mod processes;
 mod prometheus;
 mod prometheus_server;
@@ -33,6 +38,7 @@ mod requirements;
 mod selftest;
 mod service;
 mod sites;
+mod stand_in;
 mod storm;
 mod top;
 mod traps;
@@ -106,6 +112,7 @@ fn main() -> ExitCode {
         // The mode of detection is the machine's, and the host's totals are compared.
         arguments.test_threads = Some(1);
     } else {
+        tests.extend([page::TESTS, page_crowd::TESTS, page_pictures::TESTS]);
         eprintln!("tests of the kernel's split-lock functions need the rig: cargo xtask vm");
     }
     let trials = tests.into_iter().flatten().map(trial).collect();

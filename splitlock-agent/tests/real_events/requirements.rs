@@ -26,6 +26,8 @@ pub enum Requirement {
     Prometheus,
     /// Terminals without a person (devpts).
     PseudoTerminals,
+    /// Chromium, the browser.
+    Chromium,
     /// A CPU that raises `#AC`; QEMU's emulated ones do not.
     AlignmentChecks,
     /// The rig's module that calls the kernel's split-lock functions.
@@ -80,6 +82,10 @@ impl Requirement {
                 }
             }
             Self::PseudoTerminals => pseudo_terminal::available(),
+            Self::Chromium => match chromium() {
+                Some(_) => Ok(()),
+                None => Err("needs chromium: cargo xtask test brings it".to_owned()),
+            },
             Self::AlignmentChecks => alignment_checks(),
             Self::TrapModule => trap_module::available(),
             Self::BusLocks => trap_module::bus_lock_available(),
@@ -191,6 +197,11 @@ pub fn prometheus() -> Option<PathBuf> {
 /// Where promtool is.
 pub fn promtool() -> Option<PathBuf> {
     env::var_os("SPLITLOCK_PROMTOOL").map(PathBuf::from)
+}
+
+/// Where chromium is.
+pub fn chromium() -> Option<PathBuf> {
+    env::var_os("SPLITLOCK_CHROMIUM").map(PathBuf::from)
 }
 
 /// Whether a test that cannot run is a failure.

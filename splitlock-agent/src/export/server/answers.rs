@@ -19,7 +19,7 @@ use tokio::{
 use super::{Failure, PAUSE, clients::Clients, gzip};
 use crate::{
     agent::{Answer, Request},
-    export::{exposition, page},
+    export::exposition,
     subjects::SubjectId,
     table::snapshot::Snapshot,
 };
@@ -39,8 +39,6 @@ pub enum What {
     Metrics,
     /// All of it.
     Json,
-    /// What a person wants to see.
-    Page,
 }
 
 /// A kind of answer.
@@ -56,7 +54,6 @@ pub struct Form {
 pub struct Answers {
     requests: mpsc::Sender<Request>,
     own: ProcessCollector,
-    telemetry_path: String,
     clients: Clients,
     budget: Arc<Semaphore>,
     /// Requests that have no answer yet.
@@ -74,11 +71,10 @@ struct Latest {
 
 impl Answers {
     /// To the questions that clients have to the agent.
-    pub fn new(requests: mpsc::Sender<Request>, telemetry_path: &str, clients: Clients) -> Self {
+    pub fn new(requests: mpsc::Sender<Request>, clients: Clients) -> Self {
         Self {
             requests,
             own: ProcessCollector::for_self(),
-            telemetry_path: telemetry_path.to_owned(),
             clients,
             budget: Arc::new(Semaphore::new(BUDGET)),
             waiting: AtomicUsize::new(0),
@@ -173,7 +169,6 @@ impl Answers {
                 exposition::encode(snapshot, &self.own).map_err(|error| error.to_string())?
             }
             What::Json => serde_json::to_vec(snapshot).map_err(|error| error.to_string())?,
-            What::Page => page::render(snapshot, &self.telemetry_path).into_bytes(),
         };
         if form.gzip {
             return gzip::pack(&text).map_err(|error| error.to_string());

@@ -4,6 +4,7 @@
 
 mod answers;
 mod clients;
+mod document;
 mod gzip;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -29,6 +30,7 @@ use tracing::warn;
 use self::{
     answers::{Answers, Form, What},
     clients::Clients,
+    document::Document,
 };
 use super::exposition;
 use crate::agent::Request;
@@ -67,9 +69,13 @@ impl Server {
         requests: mpsc::Sender<Request>,
     ) -> io::Result<Self> {
         let clients = Clients::default();
-        let answers = Answers::new(requests, telemetry_path, clients.clone());
+        let answers = Answers::new(requests, clients.clone());
+        let page = Document::new(telemetry_path)?;
         let router = Router::new()
-            .route("/", get(index))
+            .route(
+                "/",
+                get(move |asked: HeaderMap| async move { page.show(&asked) }),
+            )
             .route(telemetry_path, get(metrics))
             .route("/api/v1/snapshot", get(api_snapshot))
             .route("/api/v1/subjects/{subject}", get(api_subject))
@@ -232,17 +238,6 @@ async fn api_subject(
         .ok_or(Failure::NotFound("no process and no VM is known by that"))?;
     let response = packed(body, gzip);
     Ok((content_type("application/json"), response).into_response())
-}
-
-async fn index(State(answers): Context, asked: HeaderMap) -> Result<Response, Failure> {
-    let response = show(&answers, What::Page, &asked).await?;
-    let policy = "default-src 'none'; style-src 'unsafe-inline'";
-    Ok((
-        content_type("text/html; charset=utf-8"),
-        [(header::CONTENT_SECURITY_POLICY, policy)],
-        response,
-    )
-        .into_response())
 }
 
 /// An answer that shows the snapshot, with gzip where the client takes it.
