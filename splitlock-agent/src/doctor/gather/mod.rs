@@ -87,9 +87,10 @@ fn open_log(options: &DoctorOptions) -> (Check, Option<Batch>) {
 }
 
 async fn attach(options: &DoctorOptions, ground: &Ground) -> anyhow::Result<(Vec<Probe>, Monitor)> {
-    Ok(Attached::attach(&options.counting, ground, false)?
-        .examine()
-        .await)
+    let mut counting = options.counting.clone();
+    // They would be turned on for all programs of the host.
+    counting.hooks.probe_statistics = false;
+    Ok(Attached::attach(&counting, ground, false)?.examine().await)
 }
 
 fn kernel(host: &Host) -> Kernel {
