@@ -293,6 +293,13 @@ fn finds_what_the_host_lacks() {
 
     let lockdown = read("/sys/kernel/security/lockdown");
     let is_confidential = lockdown.contains("[confidentiality]");
+    let booted = read("/proc/cmdline");
+    let wanted = booted
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("lockdown="));
+    if let Some(wanted) = wanted {
+        assert_eq!(facts["kernel"]["lockdown"], wanted);
+    }
     assert_eq!(doctor.has("lockdown_confidentiality"), is_confidential);
     for state in ["none", "integrity", "confidentiality"] {
         let is_it = lockdown.contains(&format!("[{state}]"));
@@ -308,7 +315,7 @@ fn finds_what_the_host_lacks() {
         assert_eq!(facts["tracefs"]["state"], "private");
     }
 
-    let parameter = read("/proc/cmdline")
+    let parameter = booted
         .split_whitespace()
         .filter_map(|word| word.strip_prefix("split_lock_detect="))
         .next_back()

@@ -17,9 +17,10 @@ use rustix::{
 use crate::protocol::MODULES;
 
 /// File system, folder, options: what every distribution has mounted, but tracefs.
-const MOUNTS: [(&str, &str, &CStr); 8] = [
+const MOUNTS: [(&str, &str, &CStr); 9] = [
     ("proc", "/proc", c""),
     ("sysfs", "/sys", c""),
+    ("securityfs", "/sys/kernel/security", c""),
     ("devtmpfs", "/dev", c""),
     ("devpts", "/dev/pts", c""),
     ("tmpfs", "/dev/shm", c""),
