@@ -26,7 +26,11 @@ pub fn missing() -> Option<String> {
 }
 
 /// Capabilities without which the agent tells less, and what.
-const USEFUL: [(CapabilitySet, &str); 3] = [
+const USEFUL: [(CapabilitySet, &str); 4] = [
+    (
+        CapabilitySet::CHECKPOINT_RESTORE,
+        "without CAP_CHECKPOINT_RESTORE functions in files that were deleted or replaced are not named",
+    ),
     (
         CapabilitySet::SYS_PTRACE,
         "without CAP_SYS_PTRACE the files that other users' processes run are not known, nor VMs \
@@ -49,9 +53,19 @@ pub fn lacking() -> Vec<&'static str> {
     let Ok(sets) = capabilities(None) else {
         return vec![];
     };
+    lacking_from(sets.effective)
+}
+
+fn lacking_from(effective: CapabilitySet) -> Vec<&'static str> {
+    // The kernel asks for either (`checkpoint_restore_ns_capable`).
+    let covered = if effective.contains(CapabilitySet::SYS_ADMIN) {
+        effective | CapabilitySet::CHECKPOINT_RESTORE
+    } else {
+        effective
+    };
     USEFUL
         .iter()
-        .filter(|(capability, _)| !sets.effective.contains(*capability))
+        .filter(|(capability, _)| !covered.contains(*capability))
         .map(|(_, what)| *what)
         .collect()
 }
@@ -74,7 +88,7 @@ fn missing_from(effective: CapabilitySet) -> Option<String> {
     (!names.is_empty()).then(|| {
         format!(
             "missing {}; run splitlock-agent as root, or as a service with AmbientCapabilities=\
-             CAP_BPF CAP_PERFMON CAP_DAC_READ_SEARCH CAP_SYS_PTRACE CAP_SYSLOG",
+             CAP_BPF CAP_PERFMON CAP_CHECKPOINT_RESTORE CAP_DAC_READ_SEARCH CAP_SYS_PTRACE CAP_SYSLOG",
             names.join(" and ")
         )
     })
@@ -83,6 +97,14 @@ fn missing_from(effective: CapabilitySet) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_lacking_is_named() {
+        assert_eq!(lacking_from(CapabilitySet::empty()).len(), USEFUL.len());
+        let lacking = lacking_from(CapabilitySet::SYS_ADMIN);
+        assert!(!lacking.iter().any(|text| text.contains("CHECKPOINT")));
+        assert_eq!(lacking.len(), USEFUL.len() - 1);
+    }
 
     #[test]
     fn what_is_missing_is_named() {
