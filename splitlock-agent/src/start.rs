@@ -301,6 +301,7 @@ pub fn monitor(host: &Host, history: Option<&Batch>, probes: &[Probe]) -> Monito
         parameter: host.parameter.clone(),
         message: history.and_then(|history| history.setup),
         memory: None,
+        arming_is_doubtful: host.arming_is_doubtful,
     };
     Monitor::new(evidence, host::mitigation(), attached(probes))
 }

@@ -59,6 +59,8 @@ pub struct Evidence {
     pub message: Option<Setup>,
     /// The kernel's `sld_state`.
     pub memory: Option<u32>,
+    /// Whether the kernel may leave bus-lock detection off whatever the mode is.
+    pub arming_is_doubtful: bool,
 }
 
 /// The mode, how it is known, and what follows.
@@ -186,6 +188,7 @@ mod tests {
             parameter: parameter.map(str::to_owned),
             message: message.map(|(trap, mode)| Setup { trap, mode }),
             memory,
+            arming_is_doubtful: false,
         }
         .weigh();
         (mode, source, armed)

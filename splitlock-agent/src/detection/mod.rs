@@ -95,7 +95,11 @@ impl Monitor {
             (Mode::Fatal, BusLock) => Event::UserBusLockSigbus,
             _ => return Some(false),
         };
-        Some(cpu.any() && self.is_counted(event))
+        let sees = cpu.any() && self.is_counted(event);
+        if sees && armed == BusLock && self.evidence.arming_is_doubtful {
+            return None;
+        }
+        Some(sees)
     }
 
     /// Whether a guest's lock would be noticed; `None` where the mode is unknown.
@@ -162,6 +166,18 @@ mod tests {
             assert_eq!(monitor.sees_guest(false), Some(guest), "{case}");
             assert_eq!(monitor.sees_guest(true), Some(true), "{case}");
         }
+    }
+
+    #[test]
+    fn the_mode_is_no_proof_where_the_kernel_may_not_arm() {
+        for (split, bus, sees) in [(false, true, None), (true, true, Some(true))] {
+            let mut monitor = monitor(split, bus, "warn", &Hook::ALL);
+            monitor.evidence.arming_is_doubtful = true;
+            assert_eq!(monitor.sees_user(), sees, "{split} {bus}");
+        }
+        let mut off = monitor(false, true, "off", &Hook::ALL);
+        off.evidence.arming_is_doubtful = true;
+        assert_eq!(off.sees_user(), Some(false));
     }
 
     #[test]

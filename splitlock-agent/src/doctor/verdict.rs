@@ -98,7 +98,7 @@ pub fn is_arming_doubtful(facts: &Facts) -> bool {
     facts.detection.armed == Armed::BusLock
         && facts.cpu.vendor != "GenuineIntel"
         && !is_able
-        && facts.detection.sees_user == Some(true)
+        && facts.detection.sees_user != Some(false)
 }
 
 fn sentence(

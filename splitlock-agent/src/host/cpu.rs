@@ -55,8 +55,25 @@ pub fn parameter(cmdline: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// Whether the text of `/proc/cpuinfo` is of Intel's CPUs.
+pub fn is_intel(cpuinfo: &str) -> bool {
+    cpuinfo.lines().any(|line| {
+        line.split_once(':')
+            .is_some_and(|(key, value)| key.trim() == "vendor_id" && value.trim() == "GenuineIntel")
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_maker_is_a_line_of_its_own() {
+        assert!(is_intel("processor\t: 0\nvendor_id\t: GenuineIntel\n"));
+        assert!(!is_intel(
+            "vendor_id\t: AuthenticAMD\nmodel name\t: not GenuineIntel\n"
+        ));
+        assert!(!is_intel(""));
+    }
+
     use super::*;
 
     #[test]

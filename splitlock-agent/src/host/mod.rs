@@ -141,6 +141,10 @@ pub struct Host {
     pub cpu: Option<CpuFeatures>,
     /// The boot parameter `split_lock_detect=`.
     pub parameter: Option<String>,
+    /// Whether the kernel may leave bus-lock detection off whatever its mode says: up to 6.12 only
+    /// `init_intel` turned it on ("x86/bus_lock: Add support for AMD" made `bus_lock_init` a function of
+    /// its own, called for every CPU).
+    pub arming_is_doubtful: bool,
     /// Structure layouts.
     pub layout: Result<KernelLayout, String>,
     /// Layouts of KVM's structures.
@@ -159,12 +163,16 @@ impl Host {
             layout,
             vcpu,
             prototypes,
+            arms_all_makers,
         } = Types::read(tracepoints);
         let kernel_release = read("/proc/sys/kernel/osrelease").trim().to_owned();
+        let cpuinfo = read("/proc/cpuinfo");
+        let arms_all_makers = arms_all_makers || version(&kernel_release) >= Some((6, 13));
         Self {
+            arming_is_doubtful: !arms_all_makers && !cpu::is_intel(&cpuinfo),
             preemptible: preemption::kernel_is_preemptible(version(&kernel_release)),
             kernel_release,
-            cpu: CpuFeatures::parse(&read("/proc/cpuinfo")),
+            cpu: CpuFeatures::parse(&cpuinfo),
             parameter: cpu::parameter(&read("/proc/cmdline")),
             layout,
             vcpu,
@@ -230,6 +238,7 @@ struct Types {
     layout: Result<KernelLayout, String>,
     vcpu: Result<VcpuLayout, String>,
     prototypes: BTreeMap<Tracepoint, Result<String, String>>,
+    arms_all_makers: bool,
 }
 
 impl Types {
@@ -251,6 +260,7 @@ impl Types {
             }
         };
         Self {
+            arms_all_makers: vmlinux.function_id("bus_lock_init").is_ok(),
             layout: KernelLayout::read(&vmlinux).map_err(|error| format!("{VMLINUX_BTF}: {error}")),
             vcpu: VcpuLayout::read(&vmlinux),
             prototypes: tracepoints
@@ -262,6 +272,7 @@ impl Types {
 
     fn missing(tracepoints: &[Tracepoint], reason: &str) -> Self {
         Self {
+            arms_all_makers: false,
             layout: Err(reason.to_owned()),
             vcpu: Err(reason.to_owned()),
             prototypes: tracepoints

@@ -318,6 +318,7 @@ mod tests {
             kernel_release: "6.18.0".to_owned(),
             cpu: None,
             parameter: None,
+            arming_is_doubtful: false,
             preemptible: false,
             layout: Ok(LAYOUT),
             vcpu: Ok(VCPU),
