@@ -1,6 +1,6 @@
 //! `doctor`: would this host notice a split lock, and if not, why?
 //!
-//! [`gather`] finds out the [`facts`], [`findings`] judges them, [`verdict`] answers, [`text`] and
+//! `gather` finds out the `facts`, `findings` judges them, `verdict` answers, `text` and
 //! [`Report`] show it.
 
 pub mod facts;

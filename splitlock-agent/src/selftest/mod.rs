@@ -1,7 +1,7 @@
 //! `selftest`: real events, made by a child process, and whether an agent counted them.
 //!
-//! [`plan`] says what is made on this host, [`events`] makes it in a [`child`], [`counter`] is the
-//! agent, [`verdict`] compares both sides, [`report`] tells.
+//! `plan` says what is made on this host, `events` makes it in a `child`, `counter` is the
+//! agent, `verdict` compares both sides, `report` tells.
 
 mod child;
 mod counter;
