@@ -64,6 +64,15 @@ pub struct InFile {
     pub offset: u64,
 }
 
+impl InFile {
+    /// Nothing is told.
+    pub const UNKNOWN: Self = Self {
+        status: 0,
+        build_id: [0; 20],
+        offset: 0,
+    };
+}
+
 /// What was seen of an instruction of a process's own code. The process may end at once, and with it
 /// all that could be looked at later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,11 +7,12 @@ use aya_ebpf::{
     bindings::{BPF_F_USER_BUILD_ID, BPF_F_USER_STACK},
     helpers::generated::{bpf_get_stack, bpf_probe_read_kernel, bpf_probe_read_user},
 };
-use splitlock_common::record::{CODE_BYTES, SAW_AT, SAW_BEFORE, SAW_REGISTERS, Sight};
+use splitlock_common::record::{CODE_BYTES, InFile, SAW_AT, SAW_BEFORE, SAW_REGISTERS, Sight};
 
 use crate::task::saved_registers;
 
-/// Looks at the instruction at `ip` of the current task. What cannot be read is zero, by the helpers.
+/// Looks at the instruction at `ip` of the current task. What cannot be read is zero, by the helpers, which clear
+/// their room when they fail.
 ///
 /// # Safety
 /// `sight` is valid for writes; it need not be initialised.
@@ -32,6 +33,9 @@ pub unsafe fn see(ctx: &impl EbpfContext, sight: *mut Sight, ip: u64) {
             size_of_val(&(*sight).pt_regs) as u32,
             saved_registers().unwrap_or(0) as *const c_void,
         );
+        // The helper leaves its room as it was where programs interrupt each other too often
+        // (`get_bpf_raw_tp_regs`, kernel/trace/bpf_trace.c): it may hold an older record's.
+        (*sight).in_file = InFile::UNKNOWN;
         // One frame of the user's stack, which begins with the instruction.
         bpf_get_stack(
             ctx.as_ptr(),
