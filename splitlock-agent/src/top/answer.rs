@@ -233,6 +233,15 @@ impl Versioned for Detail {
     }
 }
 
+/// Values of an answer, at up to some 700 bytes each; one of 10,000 subjects has a quarter of them.
+const MOST_VALUES: usize = 2_000_000;
+
+/// Whether there can be no more values than that: each but the first of its list is behind a comma.
+fn is_bounded(body: &[u8]) -> bool {
+    let begins = |byte: &&u8| matches!(byte, b',' | b'{' | b'[');
+    body.iter().filter(begins).count() <= MOST_VALUES
+}
+
 /// Reads an answer.
 ///
 /// # Errors
@@ -241,6 +250,11 @@ pub fn read<T: Versioned>(body: &[u8]) -> Result<T, String> {
     #[derive(Deserialize)]
     struct Version {
         schema: Option<u64>,
+    }
+    if !is_bounded(body) {
+        return Err(format!(
+            "the answer is not a splitlock-agent's: it has more than {MOST_VALUES} values"
+        ));
     }
     let read = serde_json::from_slice::<T>(body);
     let schema = match &read {
@@ -292,6 +306,14 @@ mod tests {
             let error = read::<Answer>(body.as_bytes()).unwrap_err();
             assert!(error.contains("not a splitlock-agent's"), "{body}: {error}");
         }
+    }
+
+    #[test]
+    fn what_would_swell_is_not_read() {
+        let subjects = "{},".repeat(MOST_VALUES / 2);
+        let body = format!(r#"{{"schema":1,"vms":[{subjects}{{}}]}}"#);
+        let error = read::<Answer>(body.as_bytes()).unwrap_err();
+        assert!(error.contains("more than 2000000 values"), "{error}");
     }
 
     #[test]
