@@ -32,7 +32,10 @@ use tracing::warn;
 pub use self::facts::{Facts, Sources};
 use self::{events::EventLines, life::Reclaiming, log::LogReports, vms::VmWatch, waiting::Waiting};
 use crate::{
-    code::symbolizer::Symbolizer,
+    code::{
+        symbolizer::{Busy, Symbolizer},
+        turns::Group,
+    },
     detection::Monitor,
     host,
     intake::{
@@ -272,7 +275,9 @@ impl Agent {
         // The file that it runs helps where the process has ended meanwhile.
         let who = self.table.who(site.subject, false);
         let exe = who.as_ref().map(|who| who.owner.exe.as_str());
-        if self.symbolizer.ask(site, question, exe).is_err() {
+        // Whoever has most questions open goes without where there are too many.
+        let group = Group::of(site.subject, told.record.cgroup_id);
+        if let Err(Busy(site)) = self.symbolizer.ask(site, group, question, exe) {
             self.sites.forget_question(site);
             self.table.add_lost(Loss::CodeQueueFull, 1);
         }

@@ -338,8 +338,10 @@ fn set_offset(code: &mut Code, inside: u64, site: &Site) {
 /// Reads what the site needs, within a mapping.
 fn read_around(site: &mut Site, mapping: &Mapping, read: impl Fn(u64, usize) -> Option<Vec<u8>>) {
     let inside = site.inside();
+    // Not beyond the mapping, into what its owner may have put there to make readers wait.
+    let left = usize::try_from(mapping.end - inside).unwrap_or(usize::MAX);
     if site.needs_at() > 0
-        && let Some(bytes) = read(inside, site.needs_at())
+        && let Some(bytes) = read(inside, site.needs_at().min(left))
     {
         site.set_at(bytes);
     }

@@ -20,6 +20,7 @@ mod separate;
 mod site;
 pub mod symbolizer;
 mod told;
+pub mod turns;
 mod unfiled;
 mod wire;
 mod worker;

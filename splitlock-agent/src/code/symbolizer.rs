@@ -1,11 +1,10 @@
-//! The agent's side: asks, in order and with bounded patience, a process that looks at files.
+//! The agent's side: asks, in turn and with bounded patience, a process that looks at files.
 //!
 //! The process is there only while there are questions, and for a moment longer. When it dies or
 //! takes too long, the question is answered by what it had said so far, what it was looking at is
 //! avoided for a while, and another process goes on.
 
 use std::{
-    collections::VecDeque,
     ffi::OsString,
     fmt,
     future::pending,
@@ -18,6 +17,7 @@ use tracing::{debug, warn};
 use super::{
     Code, Question,
     known::{Avoided, Files},
+    turns::{Group, Turns},
     wire::{Place, Reply, Request},
     worker::{Event, Worker, Workers},
 };
@@ -35,15 +35,15 @@ const REST: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// There are too many open questions.
+/// There are too many open questions; this one is open no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many addresses are being looked at")]
-pub struct Busy;
+pub struct Busy<K>(pub K);
 
 /// Questions that had no whole answer, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
-    /// Not asked, as too many were open.
+    /// Not asked, as too many were open, or those of its group hang.
     pub refused: u64,
     /// Took too long.
     pub overdue: u64,
@@ -55,7 +55,7 @@ pub struct Failures {
 pub struct Symbolizer<K> {
     workers: Workers,
     worker: Option<Worker>,
-    waiting: VecDeque<Open<K>>,
+    waiting: Turns<Open<K>>,
     asked: Option<Asked<K>>,
     /// When the process is not needed any longer.
     rests_until: Instant,
@@ -79,6 +79,8 @@ struct Open<K> {
 /// What the process is at.
 struct Asked<K> {
     key: K,
+    group: Group,
+    since: Instant,
     due: Instant,
     /// The answer if there is no other, and what it is looking at.
     sketch: (Code, Option<String>),
@@ -130,7 +132,7 @@ impl<K> Symbolizer<K> {
         Self {
             workers: Workers::new(command),
             worker: None,
-            waiting: VecDeque::new(),
+            waiting: Turns::new(OPEN),
             asked: None,
             rests_until: now,
             pauses_until: now,
@@ -147,15 +149,23 @@ impl<K> Symbolizer<K> {
     /// runs or ran, if that is known: it may be the file when the subject has ended.
     ///
     /// # Errors
-    /// There are too many questions; this one is dropped, and counted.
-    pub fn ask(&mut self, key: K, question: Question, exe: Option<&str>) -> Result<(), Busy> {
-        if self.waiting.len() + usize::from(self.asked.is_some()) >= OPEN {
-            self.failures.refused += 1;
-            return Err(Busy);
-        }
+    /// There are too many questions; the one that is named is dropped, and counted. It is of the group
+    /// that has most of them.
+    pub fn ask(
+        &mut self,
+        key: K,
+        group: Group,
+        question: Question,
+        exe: Option<&str>,
+    ) -> Result<(), Busy<K>> {
         let exe = exe.map(str::to_owned);
-        self.waiting.push_back(Open { key, question, exe });
-        Ok(())
+        match self.waiting.add(group, Open { key, question, exe }) {
+            None => Ok(()),
+            Some(Open { key, .. }) => {
+                self.failures.refused += 1;
+                Err(Busy(key))
+            }
+        }
     }
 
     /// Questions that had no whole answer.
@@ -212,6 +222,9 @@ impl<K> Symbolizer<K> {
             return None;
         }
         let now = Instant::now();
+        if let Some(answer) = self.refuse_stuck() {
+            return Some(answer);
+        }
         if self.worker.is_none() {
             if now < self.pauses_until {
                 return None;
@@ -220,7 +233,7 @@ impl<K> Symbolizer<K> {
                 Ok(worker) => self.worker = Some(worker),
                 Err(error) => {
                     self.pause(now);
-                    let Open { key, question, .. } = self.waiting.pop_front()?;
+                    let (_, Open { key, question, .. }) = self.waiting.take_next()?;
                     let mut code = Code::of_kernel(question.in_file);
                     code.lacks(&format!("no process to look at it: {error}"));
                     self.failures.died += 1;
@@ -228,7 +241,7 @@ impl<K> Symbolizer<K> {
                 }
             }
         }
-        let Open { key, question, exe } = self.waiting.pop_front()?;
+        let (group, Open { key, question, exe }) = self.waiting.take_next()?;
         let sketch = (Code::of_kernel(question.in_file), None);
         let request = Request {
             places: self.places(&question, exe),
@@ -240,10 +253,24 @@ impl<K> Symbolizer<K> {
         }
         self.asked = Some(Asked {
             key,
+            group,
+            since: now,
             due: now + self.patience,
             sketch,
         });
         None
+    }
+
+    /// Answers a question whose group has so many processes hang that it is not worth another.
+    fn refuse_stuck(&mut self) -> Option<(K, Code)> {
+        let Self {
+            workers, waiting, ..
+        } = self;
+        let (_, Open { key, question, .. }) = waiting.take_first(|group| workers.hang(group))?;
+        self.failures.refused += 1;
+        let mut code = Code::of_kernel(question.in_file);
+        code.lacks("looking at others of its cgroup has not come to an end yet");
+        Some((key, code))
     }
 
     fn places(&self, question: &Question, exe: Option<String>) -> Vec<Place> {
@@ -268,21 +295,26 @@ impl<K> Symbolizer<K> {
             }
             Reply::Answer { code, learnt, ends } => {
                 self.deaths = 0;
-                self.rests_until = Instant::now() + self.rest;
+                let now = Instant::now();
+                self.rests_until = now + self.rest;
                 if let Some((build_id, place)) = learnt {
                     self.files.learn(build_id, place);
                 }
                 if ends {
                     self.end();
                 }
-                self.asked.take().map(|asked| (asked.key, *code))
+                let asked = self.asked.take()?;
+                let took = now.saturating_duration_since(asked.since);
+                self.waiting.charge(now, asked.group, took);
+                Some((asked.key, *code))
             }
         }
     }
 
     fn end(&mut self) {
         if let Some(worker) = self.worker.take() {
-            self.workers.end(worker);
+            let group = self.asked.as_ref().map(|asked| asked.group);
+            self.workers.end(worker, group);
         }
     }
 
@@ -291,11 +323,15 @@ impl<K> Symbolizer<K> {
         self.end();
         let now = Instant::now();
         let asked = self.asked.take();
-        if asked.is_none() {
+        let Some(asked_for) = &asked else {
             debug!("the process that looks at addresses ended without being asked anything");
             return None;
-        }
-        self.pause(now);
+        };
+        let group = asked_for.group;
+        let took = now.saturating_duration_since(asked_for.since);
+        let pause = self.pause(now);
+        // The others wait for the pause, too.
+        self.waiting.charge(now, group, took + pause);
         asked.map(|asked| {
             let (mut code, at) = asked.sketch;
             if asked.due <= now {
@@ -317,13 +353,15 @@ impl<K> Symbolizer<K> {
         })
     }
 
-    fn pause(&mut self, now: Instant) {
-        let pause = PAUSE * 2_u32.saturating_pow(self.deaths.min(16));
-        // The first one is replaced at once.
-        if self.deaths > 0 {
-            self.pauses_until = now + pause.min(LONGEST_PAUSE);
-        }
+    fn pause(&mut self, now: Instant) -> Duration {
+        let pause = match self.deaths {
+            // The first one is replaced at once.
+            0 => Duration::ZERO,
+            deaths => (PAUSE * 2_u32.saturating_pow(deaths.min(16))).min(LONGEST_PAUSE),
+        };
+        self.pauses_until = now + pause;
         self.deaths += 1;
+        pause
     }
 }
 

@@ -15,11 +15,17 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::wire::{LINE_LIMIT, Reply, Request};
+use super::{
+    turns::Group,
+    wire::{LINE_LIMIT, Reply, Request},
+};
 use crate::readiness::readable;
 
-/// Processes that may be there without having ended, stuck in the kernel.
-const ENDING: usize = 4;
+/// Processes that may be there without having ended, stuck in the kernel, as one is that reads what
+/// a file system of a tenant's own (FUSE) does not give.
+const ENDING: usize = 8;
+/// Those of one group, so that no tenant takes the last one from others.
+const ENDING_OF_GROUP: usize = 2;
 
 /// What starts processes, and waits for their ends.
 #[derive(Debug)]
@@ -32,6 +38,8 @@ pub struct Workers {
 #[derive(Debug)]
 struct Ending {
     process: Child,
+    /// Whose question it was at.
+    group: Option<Group>,
     /// Readable when it has ended.
     pidfd: AsyncFd<OwnedFd>,
 }
@@ -97,17 +105,41 @@ impl Workers {
             }
         };
         Ok(Worker {
-            ending: Ending { process, pidfd },
+            ending: Ending {
+                process,
+                group: None,
+                pidfd,
+            },
             stream,
             unsaid: vec![],
             heard: vec![],
         })
     }
 
-    /// Ends a process.
-    pub fn end(&mut self, worker: Worker) {
+    /// Whether as many processes hang at questions of this group as may.
+    pub fn hang(&self, group: Group) -> bool {
+        let of_group = self
+            .ending
+            .iter()
+            .filter(|ending| ending.group == Some(group));
+        of_group.count() >= ENDING_OF_GROUP
+    }
+
+    /// Ends a process, which was at a question of this group.
+    pub fn end(&mut self, worker: Worker, group: Option<Group>) {
         let mut ending = worker.ending;
+        ending.group = group;
         let _ = ending.process.kill();
+        self.ending.push(ending);
+    }
+
+    /// Counts a process among those that end, and does not end it.
+    #[cfg(test)]
+    pub fn hold(&mut self, worker: Worker, group: Group) {
+        let mut ending = worker.ending;
+        ending.group = Some(group);
+        // Its end of the conversation stays open, or it would end by itself.
+        std::mem::forget(worker.stream);
         self.ending.push(ending);
     }
 

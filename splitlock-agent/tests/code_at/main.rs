@@ -8,7 +8,7 @@ mod programs;
 use std::{arch::asm, ffi::OsStr, path::Path, time::Duration};
 
 use splitlock_agent::{
-    code::{Code, InFile, Operand, Question, symbolizer::Symbolizer},
+    code::{Code, InFile, Operand, Question, symbolizer::Symbolizer, turns::Group},
     subjects::paths::Paths,
 };
 
@@ -23,7 +23,8 @@ pub fn symbolizer() -> Symbolizer<u32> {
 
 /// Asks, and waits.
 pub async fn ask(symbolizer: &mut Symbolizer<u32>, question: Question) -> Code {
-    symbolizer.ask(7, question, None).unwrap();
+    let group = Group::of(question.subject, 0);
+    symbolizer.ask(7, group, question, None).unwrap();
     let answer = tokio::time::timeout(Duration::from_secs(60), symbolizer.next());
     let (key, code) = answer.await.expect("no answer in a minute");
     assert_eq!(key, 7);
@@ -367,12 +368,15 @@ async fn of_ended_processes_what_was_met_before() {
         (living.build_id, living.offset)
     );
     assert!(code.missing.unwrap().contains("no file with its build id"));
-    other.ask(7, question.clone(), program.to_str()).unwrap();
+    let group = Group::of(question.subject, 0);
+    other
+        .ask(7, group, question.clone(), program.to_str())
+        .unwrap();
     let (_, code) = other.next().await;
     assert_exact(&code, &ended, program.to_str().unwrap(), Some(&source));
     // A file at that path with another build id is not it.
     compile(&folder, "program", &["-g", "-O2"]);
-    other.ask(7, question, program.to_str()).unwrap();
+    other.ask(7, group, question, program.to_str()).unwrap();
     let (_, code) = other.next().await;
     assert_eq!((code.file, code.function), (None, None));
 }

@@ -37,7 +37,9 @@ fn question(pid: u32) -> Question {
 
 fn ask(symbolizer: &mut Symbolizer<u32>, keys: impl IntoIterator<Item = u32>) {
     for key in keys {
-        symbolizer.ask(key, question(key), None).unwrap();
+        symbolizer
+            .ask(key, Group::Cgroup(1), question(key), None)
+            .unwrap();
     }
 }
 
@@ -81,10 +83,22 @@ async fn dropping_the_wait_loses_nothing() {
 async fn past_the_bound_questions_are_refused_and_counted() {
     let mut symbolizer = asking("answer f", LONG, LONG);
     ask(&mut symbolizer, 0..OPEN as u32);
-    assert_eq!(symbolizer.ask(0, question(0), None), Err(Busy));
+    assert_eq!(
+        symbolizer.ask(999, Group::Cgroup(1), question(0), None),
+        Err(Busy(999))
+    );
     assert_eq!(symbolizer.failures().refused, 1);
+    // Another group's question takes the place of this one's newest.
+    let newest = OPEN as u32 - 1;
+    assert_eq!(
+        symbolizer.ask(0, Group::Cgroup(2), question(0), None),
+        Err(Busy(newest))
+    );
     function(&mut symbolizer).await;
-    assert_eq!(symbolizer.ask(0, question(0), None), Ok(()));
+    assert_eq!(
+        symbolizer.ask(0, Group::Cgroup(1), question(0), None),
+        Ok(())
+    );
 }
 
 #[tokio::test]
@@ -103,6 +117,43 @@ async fn who_takes_too_long_is_killed_and_holds_up_nobody_else() {
     assert_eq!(function(&mut symbolizer).await, named(3, "avoids"));
     let failures = symbolizer.failures();
     assert_eq!((failures.overdue, failures.died), (1, 0));
+}
+
+#[tokio::test]
+async fn a_group_that_is_slow_waits_for_the_others() {
+    let say = r#"case $line in *'"pid":1,'*|*'"pid":2,'*) exec sleep 1000;; *) answer f;; esac"#;
+    let mut symbolizer = asking(say, SHORT, LONG);
+    ask(&mut symbolizer, 1..=2);
+    for key in 3..=4 {
+        symbolizer
+            .ask(key, Group::Cgroup(2), question(key), None)
+            .unwrap();
+    }
+    let mut order = vec![];
+    for _ in 0..4 {
+        order.push(symbolizer.next().await.0);
+    }
+    assert_eq!(order, [1, 3, 4, 2]);
+}
+
+#[tokio::test]
+async fn a_group_whose_processes_hang_is_asked_no_more_and_others_are() {
+    let mut symbolizer = asking("answer f", LONG, LONG);
+    for _ in 0..2 {
+        // As one is that the kernel does not let end.
+        let worker = symbolizer.workers.start().unwrap();
+        symbolizer.workers.hold(worker, Group::Cgroup(1));
+    }
+    ask(&mut symbolizer, [1]);
+    symbolizer
+        .ask(2, Group::Cgroup(2), question(2), None)
+        .unwrap();
+    let (key, code) = symbolizer.next().await;
+    assert_eq!((key, code.function), (1, None));
+    let missing = code.missing.unwrap();
+    assert!(missing.contains("its cgroup"), "{missing}");
+    assert_eq!(function(&mut symbolizer).await, named(2, "f"));
+    assert_eq!(symbolizer.failures().refused, 1);
 }
 
 #[tokio::test]
