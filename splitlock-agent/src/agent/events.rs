@@ -1,13 +1,18 @@
 //! Events on their way to the event log: each waits until it is known who it was and what is there,
 //! but not for long.
 
-use std::{collections::VecDeque, future::pending, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    future::pending,
+    time::Duration,
+};
 
 use splitlock_common::{Event, Loss, record::Record};
 use tokio::time::{Instant, sleep_until};
 
 use super::Agent;
 use crate::{
+    code::turns::Group,
     export::event_log::{EventLog, Line},
     table::sites::SiteKey,
 };
@@ -25,6 +30,8 @@ pub struct EventLines {
     per_second: u32,
     /// When the present second began, and the lines in it.
     second: (Instant, u32),
+    /// Who has a line in it.
+    heard: HashSet<Group>,
     /// Since the last line.
     suppressed: u64,
 }
@@ -37,6 +44,7 @@ impl EventLines {
             waiting: VecDeque::new(),
             per_second,
             second: (Instant::now(), 0),
+            heard: HashSet::new(),
             suppressed: 0,
         }
     }
@@ -50,19 +58,24 @@ impl EventLines {
         }
     }
 
-    /// Whether there is room for one more.
-    fn admit(&mut self, now: Instant) -> Result<(), Loss> {
+    /// Whether there is room for one more. Beyond the limit there is for a cgroup that has no line yet
+    /// in this second, so that one that traps in thousands of processes does not silence the others.
+    fn admit(&mut self, now: Instant, group: Group) -> Result<(), Loss> {
         let (began, lines) = &mut self.second;
         if now.duration_since(*began) >= Duration::from_secs(1) {
             (*began, *lines) = (now, 0);
+            self.heard.clear();
         }
-        if *lines >= self.per_second {
+        let most = self.per_second.saturating_add(self.per_second / 4);
+        let is_new = matches!(group, Group::Cgroup(_)) && !self.heard.contains(&group);
+        if *lines >= if is_new { most } else { self.per_second } {
             return Err(Loss::EventLogRateLimit);
         }
         if self.waiting.len() >= WAITING {
             return Err(Loss::EventLogBehind);
         }
         *lines += 1;
+        self.heard.insert(group);
         Ok(())
     }
 }
@@ -74,7 +87,8 @@ impl Agent {
             return;
         };
         let now = Instant::now();
-        match lines.admit(now) {
+        let group = Group::of(record.subject.into(), record.cgroup_id);
+        match lines.admit(now, group) {
             Ok(()) => lines.waiting.push_back((now + PATIENCE, record)),
             Err(loss) => {
                 lines.suppressed += 1;
@@ -142,12 +156,18 @@ mod tests {
     #[test]
     fn there_are_so_many_lines_in_a_second() {
         let log = EventLog::start(Form::Json).unwrap();
-        let mut lines = EventLines::new(log, 2);
+        let mut lines = EventLines::new(log, 4);
         let now = Instant::now();
-        assert_eq!(lines.admit(now), Ok(()));
-        assert_eq!(lines.admit(now), Ok(()));
-        assert_eq!(lines.admit(now), Err(Loss::EventLogRateLimit));
+        let [loud, quiet, third] = [7, 8, 9].map(Group::Cgroup);
+        for _ in 0..4 {
+            assert_eq!(lines.admit(now, loud), Ok(()));
+        }
+        assert_eq!(lines.admit(now, loud), Err(Loss::EventLogRateLimit));
+        // A quarter more, for who had none.
+        assert_eq!(lines.admit(now, quiet), Ok(()));
+        assert_eq!(lines.admit(now, quiet), Err(Loss::EventLogRateLimit));
+        assert_eq!(lines.admit(now, third), Err(Loss::EventLogRateLimit));
         let later = now + Duration::from_secs(1);
-        assert_eq!(lines.admit(later), Ok(()));
+        assert_eq!(lines.admit(later, loud), Ok(()));
     }
 }

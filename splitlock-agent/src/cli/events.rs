@@ -18,7 +18,8 @@ pub struct EventOptions {
     )]
     pub events: Events,
 
-    /// Lines in one second, for the whole host; events past it have none and are counted as lost.
+    /// Lines in one second, for the whole host; events past it have none and are counted as lost. Of
+    /// cgroups that had none in the second there may be a quarter more.
     #[arg(
         long = "limit.events-per-second",
         value_name = "N",
