@@ -11,8 +11,8 @@ use splitlock_common::record::{CODE_BYTES, InFile, SAW_AT, SAW_BEFORE, SAW_REGIS
 
 use crate::task::saved_registers;
 
-/// Looks at the instruction at `ip` of the current task. What cannot be read is zero, by the helpers, which clear
-/// their room when they fail.
+/// Looks at the instruction at `ip` of the current task. What cannot be read is zero, by the helpers,
+/// which clear their room when they fail.
 ///
 /// # Safety
 /// `sight` is valid for writes; it need not be initialised.

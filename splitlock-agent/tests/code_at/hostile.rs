@@ -288,7 +288,8 @@ async fn an_address_that_is_nothing() {
     assert!(code.file.unwrap().ends_with("/gone (deleted)"));
     let question = mapped.question(3);
     drop(mapped);
-    for ip in [question.ip, 0, 1, u64::MAX] {
+    // Below `vm.mmap_min_addr` nothing can be; what was mapped here may be another thread's by now.
+    for ip in [0, 1, 0x1000, u64::MAX] {
         for is_behind in [false, true] {
             let question = Question {
                 ip,
