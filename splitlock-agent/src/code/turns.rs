@@ -41,6 +41,8 @@ impl Group {
 pub struct Turns<T> {
     /// In the order in which they came.
     waiting: Vec<(Group, T)>,
+    /// How many of each group wait. Kept, not counted anew: a crowd brings thousands of questions.
+    counts: HashMap<Group, usize>,
     limit: usize,
     taken: HashMap<Group, (Duration, Instant)>,
 }
@@ -50,6 +52,7 @@ impl<T> Turns<T> {
     pub fn new(limit: usize) -> Self {
         Self {
             waiting: vec![],
+            counts: HashMap::new(),
             limit,
             taken: HashMap::new(),
         }
@@ -69,16 +72,31 @@ impl<T> Turns<T> {
     /// given back, be it this one.
     pub fn add(&mut self, group: Group, question: T) -> Option<T> {
         self.waiting.push((group, question));
+        *self.counts.entry(group).or_default() += 1;
         if self.waiting.len() <= self.limit {
             return None;
         }
-        let mut counts: HashMap<Group, (usize, usize)> = HashMap::new();
-        for (at, (group, _)) in self.waiting.iter().enumerate() {
-            let (count, newest) = counts.entry(*group).or_default();
-            (*count, *newest) = (*count + 1, at);
+        let most = self.counts.values().copied().max()?;
+        let newest = self
+            .waiting
+            .iter()
+            .rposition(|(group, _)| self.counts.get(group) == Some(&most))?;
+        Some(self.take(newest).1)
+    }
+
+    fn take(&mut self, at: usize) -> (Group, T) {
+        let (group, question) = self.waiting.remove(at);
+        if let Some(count) = self.counts.get_mut(&group) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&group);
+            }
         }
-        let (_, newest) = counts.into_values().max()?;
-        Some(self.waiting.remove(newest).1)
+        if self.waiting.is_empty() {
+            self.waiting.shrink_to_fit();
+            self.counts.shrink_to_fit();
+        }
+        (group, question)
     }
 
     /// Takes the next one out.
@@ -95,17 +113,13 @@ impl<T> Turns<T> {
             .enumerate()
             .min_by_key(|(_, (group, _))| taken(group))
             .map(|(at, _)| at)?;
-        let next = self.waiting.remove(next);
-        if self.waiting.is_empty() {
-            self.waiting.shrink_to_fit();
-        }
-        Some(next)
+        Some(self.take(next))
     }
 
     /// Takes the first one out whose group is like that.
     pub fn take_first(&mut self, is_it: impl Fn(Group) -> bool) -> Option<(Group, T)> {
         let at = self.waiting.iter().position(|(group, _)| is_it(*group))?;
-        Some(self.waiting.remove(at))
+        Some(self.take(at))
     }
 
     /// Notes that a question of this group took some time.

@@ -52,6 +52,8 @@ pub struct SiteKey {
 #[derive(Debug)]
 pub struct Sites {
     subjects: HashMap<SubjectId, Places>,
+    /// How many of them each group has.
+    members: HashMap<Group, usize>,
     /// Where `pt_regs` has the general registers.
     registers: Option<[u32; 16]>,
 }
@@ -87,6 +89,7 @@ impl Sites {
     pub fn new(registers: Option<[u32; 16]>) -> Self {
         Self {
             subjects: HashMap::new(),
+            members: HashMap::new(),
             registers,
         }
     }
@@ -99,8 +102,10 @@ impl Sites {
         let subject = SubjectId::from(record.subject);
         self.make_room(subject);
         let group = Group::of(subject, record.cgroup_id);
-        let places = self.subjects.entry(subject);
-        let places = places.or_insert_with(|| Places::of(group));
+        let places = self.subjects.entry(subject).or_insert_with(|| {
+            *self.members.entry(group).or_default() += 1;
+            Places::of(group)
+        });
         places.records += 1;
         places.heard_ns = record.time_ns;
         if places.recent.len() == RECENT {
@@ -130,28 +135,51 @@ impl Sites {
         if self.subjects.len() < SUBJECTS || self.subjects.contains_key(&newcomer) {
             return;
         }
-        let mut members: HashMap<Group, usize> = HashMap::new();
-        for places in self.subjects.values() {
-            *members.entry(places.group).or_default() += 1;
-        }
-        // Of that cgroup the one with fewest records; of such, who was not heard of for longest.
+        let most = self.members.values().copied().max().unwrap_or(0);
+        let crowds: Vec<Group> = self
+            .members
+            .iter()
+            .filter(|(_, count)| **count == most)
+            .map(|(group, _)| *group)
+            .collect();
+        // Of such a cgroup the one with fewest records; of those, who was not heard of for longest.
         let quietest = self
             .subjects
             .iter()
-            .min_by_key(|(_, places)| {
-                let crowd = members.get(&places.group).copied();
-                (Reverse(crowd), places.records, places.heard_ns)
+            .filter(|(_, places)| {
+                crowds.len() == self.members.len() || crowds.contains(&places.group)
             })
+            .min_by_key(|(_, places)| (places.records, places.heard_ns))
             .map(|(id, _)| *id);
-        if let Some(id) = quietest {
-            self.subjects.remove(&id);
+        if let Some(places) = quietest.and_then(|id| self.subjects.remove(&id)) {
+            self.leave(places.group);
+        }
+    }
+
+    fn leave(&mut self, group: Group) {
+        if let Some(count) = self.members.get_mut(&group) {
+            *count -= 1;
+            if *count == 0 {
+                self.members.remove(&group);
+            }
         }
     }
 
     /// Forgets the subjects that nobody knows any more.
     pub fn retain(&mut self, is_known: impl Fn(SubjectId) -> bool) {
-        self.subjects.retain(|id, _| is_known(*id));
+        let gone: Vec<SubjectId> = self
+            .subjects
+            .keys()
+            .copied()
+            .filter(|id| !is_known(*id))
+            .collect();
+        for id in gone {
+            if let Some(places) = self.subjects.remove(&id) {
+                self.leave(places.group);
+            }
+        }
         self.subjects.shrink_to(2 * self.subjects.len());
+        self.members.shrink_to(2 * self.members.len());
     }
 
     /// Somebody has said what is there.

@@ -178,5 +178,6 @@ fn who_was_not_heard_of_for_longest_makes_room() {
     }
     sites.retain(|id| id.pid == 3);
     assert_eq!(sites.subjects.len(), 1);
+    assert_eq!(sites.members.values().sum::<usize>(), 1);
     assert_eq!(sites.of(subject(3), false).len(), 1);
 }
