@@ -122,19 +122,33 @@ fn completions_know_commands_and_flags() {
         for word in ["limit.vms", "web.listen-address", "completions"] {
             assert!(text(&output.stdout).contains(word), "{shell}: {word}");
         }
+        // The agent's own helpers are nobody's to call.
+        for word in ["selftest-event", "symbolize"] {
+            assert!(!text(&output.stdout).contains(word), "{shell}: {word}");
+        }
     }
     if let Ok(bash) = Command::new("bash").arg("--version").output()
         && bash.status.success()
     {
         let script = agent(&["completions", "bash"], &[]).stdout;
-        // What bash offers after "splitlock-agent ru".
-        let ask = "COMP_WORDS=(splitlock-agent ru); COMP_CWORD=1; \
-            _splitlock__agent splitlock-agent ru splitlock-agent; echo \"${COMPREPLY[@]}\"";
-        let output = Command::new("bash")
-            .args(["-c", &format!("{}\n{ask}", text(&script))])
-            .output()
-            .expect("bash starts");
-        assert_eq!(text(&output.stdout).trim(), "run", "{output:?}");
+        // What bash offers for the last of these words, after the one before.
+        for (words, offered) in [
+            ("ru", "run"),
+            ("s", "selftest"),
+            ("run --limit.w", "--limit.workloads"),
+            ("top --sort stat", "state"),
+        ] {
+            let ask = format!(
+                "COMP_WORDS=(splitlock-agent {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+                _splitlock__agent splitlock-agent \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; \
+                echo \"${{COMPREPLY[@]}}\""
+            );
+            let output = Command::new("bash")
+                .args(["-c", &format!("{}\n{ask}", text(&script))])
+                .output()
+                .expect("bash starts");
+            assert_eq!(text(&output.stdout).trim(), offered, "{words}: {output:?}");
+        }
     } else {
         eprintln!("bash is not installed: its completions were not tried");
     }

@@ -7,10 +7,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use clap_complete::Shell;
 
 use super::{command, manual};
+
+/// The program's name.
+const NAME: &str = "splitlock-agent";
 
 /// Options of `completions`.
 #[derive(Clone, Debug, Args)]
@@ -54,8 +57,30 @@ pub fn completions(options: &CompletionsOptions) -> Result<()> {
         ShellName::Fish => Shell::Fish,
     };
     let mut text = vec![];
-    clap_complete::generate(shell, &mut command(), "splitlock-agent", &mut text);
+    clap_complete::generate(shell, &mut shown(&command()), NAME, &mut text);
+    if shell == Shell::Bash {
+        text = with_reachable_subcommands(&String::from_utf8(text)?).into_bytes();
+    }
     print(&text)
+}
+
+/// The command line without what is hidden, which the generators would offer.
+fn shown(all: &Command) -> Command {
+    Command::new(NAME)
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
+        .subcommands(
+            all.get_subcommands()
+                .filter(|below| !below.is_hide_set())
+                .cloned(),
+        )
+}
+
+/// Bash's script as `clap_complete` 4.6 means it: in the names of the states that tell what to offer after a
+/// subcommand it takes the hyphen of the program's name for the start of one, so that nothing comes to
+/// them (<https://github.com/clap-rs/clap/issues/6421>).
+fn with_reachable_subcommands(script: &str) -> String {
+    script.replace(&NAME.replace('-', "__subcmd__"), &NAME.replace('-', "__"))
 }
 
 /// Prints a man page, or writes all of them.
