@@ -16,7 +16,7 @@ use super::{
 };
 
 /// What labels take.
-const INDENT: usize = 12;
+const INDENT: usize = 14;
 
 /// As lines of so many columns.
 pub fn lines(app: &App, row: &Row, columns: usize) -> Vec<Line<'static>> {
@@ -186,7 +186,7 @@ impl Page {
         let delay_rate = rates.map_or_else(|| "-".to_owned(), |rates| span(rates.delay));
         if tally.delay_ns > 0 {
             self.lines.push(Line::from(vec![
-                Span::styled(format!("{:<13}", "held up"), self.theme.quiet()),
+                Span::styled(format!("{:<INDENT$}", "held up"), self.theme.quiet()),
                 Span::raw(format!("{} {}", right(&delay_rate, 8), right(&delay, 10))),
             ]));
         }
@@ -223,7 +223,7 @@ impl Page {
             right(&rate(per_second), 8),
             right(&count(all), 10)
         );
-        let room = self.columns.saturating_sub(13 + start.len());
+        let room = self.columns.saturating_sub(INDENT + start.len());
         let past = measure.map_or_else(Vec::new, |measure| {
             app.history().of(row.kind, row.key(), measure, room)
         });
@@ -233,7 +233,7 @@ impl Page {
             Style::new()
         };
         self.lines.push(Line::from(vec![
-            Span::styled(format!("{label:<13}"), self.theme.quiet()),
+            Span::styled(format!("{label:<INDENT$}"), self.theme.quiet()),
             Span::styled(start, style),
             Span::styled(sparkline(past.into_iter()), self.theme.active()),
         ]));

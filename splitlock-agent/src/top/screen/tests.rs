@@ -221,7 +221,7 @@ fn one_subject_has_its_past_its_exits_and_its_addresses() {
         "12x add_up+0x16  alignment_check",
         "batch.c:42",
         "/usr/bin/batch+0x1136",
-        "mov eax,[rax]",
+        "  instruction mov eax,[rax]",
         "4 bytes from byte 62 of 64, crosses a cache line",
     ];
     assert_has(&text(&mut app, 80, 40), &known);
