@@ -10,6 +10,7 @@ pub fn find(facts: &Facts) -> Vec<Finding> {
     if let Some(view) = &agent.view {
         if view.kernel == facts.kernel.release {
             found.extend(behind(facts, view));
+            found.extend(left_out(facts, view));
         } else {
             found.push(
                 Finding::new(
@@ -98,5 +99,28 @@ fn behind(facts: &Facts, view: &AgentView) -> Option<Finding> {
              agent's start, or its rights are fewer",
         )
         .command(RESTART)
+    })
+}
+
+/// What the running agent's own flags keep from it. Where its hooks stand in for doctor's, they are told
+/// of as those.
+fn left_out(facts: &Facts, view: &AgentView) -> Option<Finding> {
+    if facts.hooks.known == HowKnown::Agent {
+        return None;
+    }
+    let names: Vec<&str> = view
+        .hooks
+        .iter()
+        .filter(|own| is_left_out(own))
+        .map(|own| own.probe.as_str())
+        .collect();
+    (!names.is_empty()).then(|| {
+        Finding::new(
+            "agent_leaves_out",
+            Severity::Warning,
+            format!("flags of the running agent leave out {}", names.join(", ")),
+            "what only these hooks see is not being counted",
+        )
+        .advice("start it without --probe and --kvm-exits, and their variables")
     })
 }

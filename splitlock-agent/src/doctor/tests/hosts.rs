@@ -352,6 +352,17 @@ pub fn hosts() -> Vec<(&'static str, Facts, Answer, &'static [&'static str])> {
             &["agent_behind", "(warn_mode_lower_bound)"],
         ),
         (
+            "an agent whose flags leave a hook out",
+            but(intel(), |facts| {
+                let view = facts.agent.view.as_mut().unwrap();
+                let own = &mut view.hooks[Hook::KvmExit as usize];
+                own.via = None;
+                own.refused = vec!["tracepoint: ruled out by --probe".to_owned()];
+            }),
+            Degraded,
+            &["agent_leaves_out", "(warn_mode_lower_bound)"],
+        ),
+        (
             "another host's agent",
             but(intel(), |facts| {
                 facts.agent.view.as_mut().unwrap().kernel = "5.4.0".to_owned();
