@@ -67,8 +67,17 @@ pub fn run(options: &DoctorOptions) -> Result<ExitCode> {
     } else {
         text::render(&report, is_coloured())
     };
-    // Who reads only the first line closes the pipe then; the verdict holds all the same.
-    let _ = io::stdout().lock().write_all(text.as_bytes());
+    let mut output = io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        // Who reads only the first line closes the pipe then; the verdict holds all the same.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(error).context("standard output");
+        }
+        _ => {}
+    }
     Ok(ExitCode::from(report.verdict.exit_status))
 }
 
