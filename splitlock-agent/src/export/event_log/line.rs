@@ -70,7 +70,7 @@ pub struct Line {
     pub at: At,
     /// The hook that saw it.
     pub probe: &'static str,
-    /// Events since the last line that have none.
+    /// Records since the last line that have none; what the kernel side wrote no record of is not in it.
     #[serde(skip_serializing_if = "is_zero")]
     pub suppressed: u64,
 }
