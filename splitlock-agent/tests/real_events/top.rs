@@ -205,7 +205,7 @@ fn a_person_finds_who_traps() {
     terminal.wait_for(&["[Processes 1 of", "> ac-top-find"]);
     terminal.keys("\r");
     terminal.wait_for(&["Process ac-top-find  runs", "align checks", "4321"]);
-    terminal.wait_for(&[&format!("pid         {}", child.pid())]);
+    terminal.wait_for(&[&format!(" {}, started", child.pid())]);
 
     // The address is that of the agent's records.
     let snapshot = agent.snapshot();
