@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 
 use aya::Ebpf;
+use aya_log::EbpfLogger;
 use tracing::{level_filters::LevelFilter, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -36,16 +37,15 @@ pub fn start(options: LogOptions) {
     };
 }
 
-/// Prints the debug lines of the BPF programs, which are off otherwise.
-pub fn forward_debug_lines(ebpf: &mut Ebpf) {
-    let logger = match aya_log::EbpfLogger::init(ebpf) {
-        Ok(logger) => readable(logger),
-        Err(error) => {
-            warn!(%error, "no debug lines from the BPF programs");
-            return;
-        }
-    };
-    match logger {
+/// Begins, in a runtime, to print the debug lines of the BPF programs.
+pub type DebugLines = Box<dyn FnOnce() + Send>;
+
+/// Takes over the debug lines of the BPF programs, which are off otherwise.
+pub fn debug_lines(ebpf: &mut Ebpf) -> Option<DebugLines> {
+    let lines = EbpfLogger::init(ebpf)
+        .inspect_err(|error| warn!(%error, "no debug lines from the BPF programs"))
+        .ok()?;
+    Some(Box::new(move || match readable(lines) {
         Ok(mut logger) => {
             tokio::spawn(async move {
                 while let Ok(mut ready) = logger.readable_mut().await {
@@ -55,5 +55,5 @@ pub fn forward_debug_lines(ebpf: &mut Ebpf) {
             });
         }
         Err(error) => warn!(%error, "no debug lines from the BPF programs"),
-    }
+    }))
 }

@@ -11,7 +11,7 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    agent::events::EventLines,
+    agent::{Request, events::EventLines},
     cli::{logging::LogLevel, run::RunOptions},
     export::{event_log::EventLog, server::Server},
     logging, memory,
@@ -26,30 +26,54 @@ pub fn run(options: &RunOptions) -> Result<()> {
     memory::keep_one_heap();
     logging::start(options.log);
     let ground = Ground::find(&options.counting)?;
+    let prepared = Prepared::new(options, &ground)?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("starting the runtime")?
-        .block_on(serve(options, &ground))
+        .block_on(serve(options, prepared))
 }
 
-async fn serve(options: &RunOptions, ground: &Ground) -> Result<()> {
-    let RunOptions {
-        web,
-        counting,
-        events,
-        log,
-    } = options;
-    // Before the hooks: a signal during the attaching must also end the agent.
+/// What takes rights to open, opened while the process has one thread. A signal ends the process until
+/// the runtime waits for it, and with it all that was attached.
+struct Prepared {
+    server: Server,
+    attached: Attached,
+    questions: mpsc::Receiver<Request>,
+}
+
+impl Prepared {
+    fn new(options: &RunOptions, ground: &Ground) -> Result<Self> {
+        let RunOptions {
+            web,
+            counting,
+            events: _,
+            log,
+        } = options;
+        let (requests, questions) = mpsc::channel(16);
+        // Before the hooks: a second agent fails here and counts nothing.
+        let server = Server::bind(web.listen_address, &web.telemetry_path, requests)
+            .with_context(|| format!("listening on {}", web.listen_address))?;
+        let attached = Attached::attach(counting, ground, log.level == LogLevel::Debug)?;
+        Ok(Self {
+            server,
+            attached,
+            questions,
+        })
+    }
+}
+
+async fn serve(options: &RunOptions, prepared: Prepared) -> Result<()> {
+    let RunOptions { web, events, .. } = options;
+    let Prepared {
+        server,
+        attached,
+        questions,
+    } = prepared;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
 
-    let (requests, questions) = mpsc::channel(16);
-    // Before the hooks as well: a second agent fails here and counts nothing.
-    let server = Server::bind(web.listen_address, &web.telemetry_path, requests)
-        .with_context(|| format!("listening on {}", web.listen_address))?;
-    let attached = Attached::attach(counting, ground, log.level == LogLevel::Debug)?;
     let event_lines = match events.events.form() {
         Some(form) => {
             let log = EventLog::start(form).context("--events")?;
@@ -66,8 +90,8 @@ async fn serve(options: &RunOptions, ground: &Ground) -> Result<()> {
     select! {
         () = agent => {}
         ended = &mut serving => {
-            let Err(error) = ended;
-            return Err(error).context("the server ended");
+            let Err(error) = ended.context("the server ended")?;
+            return Err(error).context("the server cannot wait for clients");
         }
         _ = interrupt.recv() => info!("SIGINT: ending"),
         _ = terminate.recv() => info!("SIGTERM: ending"),

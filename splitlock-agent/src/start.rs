@@ -6,11 +6,11 @@ use std::{future::Future, os::fd::OwnedFd};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use splitlock_common::HookSet;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::{
-    agent::{self, Facts, Request, Sources, events::EventLines},
+    agent::{self, Facts, Request, Sources, events::EventLines, mode},
     cli::counting::{CountingOptions, HookOptions},
     detection::{Monitor, evidence::Evidence},
     host::{self, Host, privileges, symbols, tracefs, tracefs::Tracefs},
@@ -19,7 +19,8 @@ use crate::{
         ledgers::Ledgers,
         records::Records,
     },
-    logging, memory,
+    logging::{self, DebugLines},
+    memory,
     probes::{
         Probe,
         attach::{self, Sizes},
@@ -101,12 +102,14 @@ pub struct Attached {
     table: Table,
     facts: Facts,
     monitor: Monitor,
+    debug_lines: Option<DebugLines>,
     /// The kernel counts the programs' runs as long as this is open.
     _statistics: Option<OwnedFd>,
 }
 
 impl Attached {
-    /// Loads and attaches the programs, in a runtime.
+    /// Loads and attaches the programs, and opens all that takes rights to open: with one thread, and
+    /// before there is a runtime.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -131,9 +134,9 @@ impl Attached {
         let plan = plan(host, hooks);
         let sizes = sizes(options);
         let mut ebpf = attach::load(&plan, sizes, debug_lines)?;
-        if debug_lines {
-            logging::forward_debug_lines(&mut ebpf);
-        }
+        let debug_lines = debug_lines
+            .then(|| logging::debug_lines(&mut ebpf))
+            .flatten();
         let ledgers = Ledgers::take(&mut ebpf, sizes.exit_rows)?;
         let records = Records::take(&mut ebpf)?;
         let probes = attach::attach(&mut ebpf, plan, &log_state)?;
@@ -157,7 +160,9 @@ impl Attached {
             vm_events: VmEvents::open()
                 .inspect_err(|error| warn!(%error, "no uevents of KVM; VMs are found as they run"))
                 .ok(),
-            mode_address: look_up_mode(),
+            symbols: symbols::open()
+                .inspect_err(|error| debug!(%error, "/proc/kallsyms"))
+                .ok(),
         };
         let table = Table::new(Limits {
             processes: limits.processes as usize,
@@ -176,6 +181,7 @@ impl Attached {
             table,
             facts,
             monitor,
+            debug_lines,
             _statistics: statistics,
         })
     }
@@ -189,14 +195,14 @@ impl Attached {
             facts,
             ..
         } = self;
-        let address = sources.mode_address.await.ok();
+        let address = mode::look_up(sources.symbols.take()).await.ok();
         if let Some(mode) = address.and_then(|address| sources.programs.read_word(address)) {
             monitor.read_memory(mode);
         }
         (facts.probes, monitor)
     }
 
-    /// Works until nobody can ask any more. The programs and maps end with it.
+    /// Works until nobody can ask any more, in a runtime. The programs and maps end with it.
     pub fn run(
         self,
         requests: mpsc::Receiver<Request>,
@@ -207,10 +213,14 @@ impl Attached {
             table,
             facts,
             monitor,
+            debug_lines,
             _statistics,
         } = self;
         async move {
             let _statistics = _statistics;
+            if let Some(lines) = debug_lines {
+                lines();
+            }
             agent::run(sources, table, facts, monitor, event_lines, requests).await;
         }
     }
@@ -266,24 +276,6 @@ fn sizes(options: &CountingOptions) -> Sizes {
         record_bytes: RECORD_BYTES,
         records_per_second: options.limits.records,
     }
-}
-
-/// The kernel's variable with the mode of detection, static in arch/x86/kernel/cpu/bus_lock.c
-/// (before 6.14 intel.c).
-const MODE_SYMBOL: &str = "sld_state";
-
-/// Looks the variable up beside everything else, as the kernel takes its time to list its symbols.
-fn look_up_mode() -> oneshot::Receiver<u64> {
-    let (sender, address) = oneshot::channel();
-    std::thread::spawn(move || match symbols::data_address(MODE_SYMBOL) {
-        Ok(Some(found)) => {
-            // The agent may have ended meanwhile.
-            let _ = sender.send(found);
-        }
-        Ok(None) => debug!("the kernel does not tell where {MODE_SYMBOL} is"),
-        Err(error) => debug!(%error, "/proc/kallsyms"),
-    });
-    address
 }
 
 /// The hooks that are attached.

@@ -1,7 +1,8 @@
 //! What the agent starts from: facts that do not change, and the sources of events.
 
+use std::fs::File;
+
 use splitlock_common::{Event, Hook};
-use tokio::sync::oneshot;
 
 use crate::{
     host::cpu::CpuFeatures,
@@ -74,6 +75,7 @@ pub struct Sources {
     pub vm_events: Option<VmEvents>,
     /// Will tell of subjects' ends.
     pub deaths: Deaths,
-    /// Will tell where the kernel keeps the mode of detection, if it tells.
-    pub mode_address: oneshot::Receiver<u64>,
+    /// The kernel's symbols, among which is where it keeps the mode of detection; where they could be
+    /// opened.
+    pub symbols: Option<File>,
 }

@@ -6,6 +6,7 @@ pub mod events;
 mod facts;
 mod life;
 mod log;
+pub(crate) mod mode;
 mod show;
 mod vms;
 mod waiting;
@@ -121,7 +122,7 @@ pub async fn run(
     mut requests: mpsc::Receiver<Request>,
 ) {
     let mut kernel_log = sources.kernel_log;
-    let mut mode_address = Some(sources.mode_address);
+    let mut mode_address = Some(mode::look_up(sources.symbols));
     let mut vm_watch = VmWatch::start(sources.vm_events, facts.paths.clone());
     let mut waiting = Waiting::default();
     let sites = Sites::new(facts.general_registers);

@@ -3,15 +3,12 @@
 
 use std::{collections::HashMap, future::pending, io, mem, sync::mpsc, thread};
 
-use tokio::{
-    io::unix::AsyncFd,
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, warn};
 
 use super::Agent;
 use crate::{
-    readiness::readable,
+    readiness::Source,
     subjects::{
         SubjectId,
         paths::Paths,
@@ -30,7 +27,7 @@ pub struct FoundVm {
 
 /// Finds VMs as they come, and those that are there already.
 pub struct VmWatch {
-    events: Option<AsyncFd<VmEvents>>,
+    events: Option<Source<VmEvents>>,
     paths: Paths,
     scans: UnboundedReceiver<Vec<FoundVm>>,
     scanner: UnboundedSender<Vec<FoundVm>>,
@@ -48,15 +45,10 @@ pub struct VmWatch {
 impl VmWatch {
     /// Starts with a look at all processes, in a thread of its own: there may be thousands.
     pub fn start(events: Option<VmEvents>, paths: Paths) -> Self {
-        let events = events.and_then(|events| {
-            readable(events)
-                .inspect_err(|error| warn!(%error, "KVM's uevents cannot be waited for"))
-                .ok()
-        });
         let (scanner, scans) = unbounded_channel();
         let (looker, looked) = unbounded_channel();
         let mut watch = Self {
-            events,
+            events: events.map(Source::new),
             paths,
             scans,
             scanner,
@@ -200,11 +192,11 @@ impl VmWatch {
     }
 }
 
-async fn next_event(events: &mut Option<AsyncFd<VmEvents>>) -> io::Result<Option<Received>> {
+async fn next_event(events: &mut Option<Source<VmEvents>>) -> io::Result<Option<Received>> {
     let Some(events) = events else {
         return pending().await;
     };
-    let mut ready = events.readable().await?;
+    let mut ready = events.registered()?.readable().await?;
     let event = ready.get_inner().next()?;
     if event.is_none() {
         ready.clear_ready();

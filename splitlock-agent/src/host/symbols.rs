@@ -5,6 +5,15 @@ use std::{
     io::{self, BufRead, BufReader},
 };
 
+/// The kernel's symbols. Whether they have addresses depends on who opens the file, not on who reads it
+/// (`kallsyms_open`, kernel/kallsyms.c).
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn open() -> io::Result<File> {
+    File::open("/proc/kallsyms")
+}
+
 /// Address of a data symbol of the kernel itself. `None` where the kernel does not list it
 /// (data needs CONFIG_KALLSYMS_ALL) or hides addresses (`kernel.kptr_restrict`).
 ///
@@ -13,11 +22,8 @@ use std::{
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn data_address(name: &str) -> io::Result<Option<u64>> {
-    find(
-        BufReader::with_capacity(64 * 1024, File::open("/proc/kallsyms")?),
-        name,
-    )
+pub fn data_address(symbols: File, name: &str) -> io::Result<Option<u64>> {
+    find(BufReader::with_capacity(64 * 1024, symbols), name)
 }
 
 /// Lines are `ADDRESS TYPE NAME`, with `\t[MODULE]` after the name of a module's symbol.

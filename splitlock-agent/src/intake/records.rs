@@ -8,10 +8,9 @@ use aya::{
     maps::{Map, RingBuf},
 };
 use splitlock_common::record::{Record, Sight, UserRecord};
-use tokio::io::unix::AsyncFd;
 
 use super::ring_use::RingUse;
-use crate::readiness::readable;
+use crate::readiness::Source;
 
 /// One record, and what was seen of the instruction, where it was a process's own.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +39,7 @@ impl Told {
 
 /// The reader of the ring buffer.
 pub struct Records {
-    ring: AsyncFd<RingBuf<aya::maps::MapData>>,
+    ring: Source<RingBuf<aya::maps::MapData>>,
     waiting: RingUse,
     peak: u64,
 }
@@ -55,7 +54,7 @@ impl Records {
             bail!("RECORDS is no ring buffer");
         };
         let waiting = RingUse::map(data.fd()).context("mapping the positions of RECORDS")?;
-        let ring = readable(RingBuf::try_from(map)?).context("waiting for the ring buffer")?;
+        let ring = Source::new(RingBuf::try_from(map)?);
         Ok(Self {
             ring,
             waiting,
@@ -65,7 +64,7 @@ impl Records {
 
     /// Waits until there are records and puts all that are there into `records`.
     pub async fn next(&mut self, records: &mut Vec<Told>) -> io::Result<()> {
-        let mut ready = self.ring.readable_mut().await?;
+        let mut ready = self.ring.registered()?.readable_mut().await?;
         self.peak = self.peak.max(self.waiting.bytes());
         let ring = ready.get_inner_mut();
         while let Some(item) = ring.next() {

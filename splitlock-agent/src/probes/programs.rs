@@ -15,6 +15,7 @@ use splitlock_common::{
     Hook,
     ledger::{Settings, Word},
 };
+use tracing::debug;
 
 use super::{Probe, catalogue::LADDERS, cost::Cost};
 
@@ -55,12 +56,21 @@ impl Programs {
         };
         let settings = take("SETTINGS")?.try_into()?;
         let word = take("WORD")?.try_into()?;
+        // Now, as whoever reads later may have no right to load.
+        let can_read = load_reader(&mut ebpf)
+            .inspect_err(|error| {
+                debug!(
+                    error = format!("{error:#}"),
+                    "kernel memory is not readable"
+                );
+            })
+            .is_ok();
         Ok(Self {
             ebpf,
             settings,
             word,
             told: None,
-            can_read: true,
+            can_read,
             attached,
         })
     }
@@ -95,7 +105,7 @@ impl Programs {
         match self.try_read_word(address) {
             Ok(word) => (word.is_read == 1).then_some(word.value),
             Err(error) => {
-                tracing::debug!(
+                debug!(
                     error = format!("{error:#}"),
                     "kernel memory is not readable"
                 );
@@ -106,19 +116,23 @@ impl Programs {
     }
 
     fn try_read_word(&mut self, address: u64) -> Result<Word> {
-        let program: &mut RawTracePoint = self
-            .ebpf
-            .program_mut(READ_WORD)
-            .context("the BPF object has no program read_word")?
-            .try_into()?;
-        if program.fd().is_err() {
-            program.load().context("load")?;
-        }
+        let program = reader(&mut self.ebpf)?;
         let mut options = RawTracePointRunOptions::new();
         options.args[0] = address;
         program.test_run(options).context("run")?;
         Ok(self.word.get(&0, 0).context("the result")?.0)
     }
+}
+
+fn reader(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint> {
+    ebpf.program_mut(READ_WORD)
+        .context("the BPF object has no program read_word")?
+        .try_into()
+        .map_err(Into::into)
+}
+
+fn load_reader(ebpf: &mut Ebpf) -> Result<()> {
+    reader(ebpf)?.load().context("load")
 }
 
 fn descriptors(ebpf: &Ebpf, probe: &Probe) -> Vec<RawFd> {

@@ -163,16 +163,14 @@ impl Own {
             format: LogFormat::Text,
         });
         let ground = Ground::find(&options.counting)?;
+        let attached = Attached::attach(&options.counting, &ground, false)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .context("starting the runtime")?;
-        let entered = runtime.enter();
-        let attached = Attached::attach(&options.counting, &ground, false)?;
         let (requests, questions) = mpsc::channel(1);
         runtime.spawn(attached.run(questions, None));
-        drop(entered);
         Ok(Self { runtime, requests })
     }
 

@@ -6,6 +6,8 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
+use super::{SubjectId, paths::Paths, process::start_ticks};
+use crate::readiness::Source;
 use rustix::{
     event::{
         PollFd, PollFlags, Timespec,
@@ -15,10 +17,6 @@ use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
 };
-use tokio::io::unix::AsyncFd;
-
-use super::{SubjectId, paths::Paths, process::start_ticks};
-use crate::readiness::readable;
 
 /// Ends that are told at a time.
 const BATCH: usize = 64;
@@ -28,7 +26,7 @@ const BATCH: usize = 64;
 /// A pidfd becomes readable when the last thread of the group has ended, so nothing is counted for
 /// the subject after that.
 pub struct Deaths {
-    epoll: AsyncFd<OwnedFd>,
+    epoll: Source<OwnedFd>,
     pidfds: HashMap<u64, (SubjectId, OwnedFd)>,
     /// What the next one is known by.
     token: u64,
@@ -44,7 +42,7 @@ impl Deaths {
     /// The kernel gives no descriptor.
     pub fn new(limit: usize) -> io::Result<Self> {
         Ok(Self {
-            epoll: readable(epoll::create(CreateFlags::CLOEXEC)?)?,
+            epoll: Source::new(epoll::create(CreateFlags::CLOEXEC)?),
             pidfds: HashMap::new(),
             token: 0,
             limit,
@@ -66,7 +64,7 @@ impl Deaths {
         }
         self.token += 1;
         epoll::add(
-            self.epoll.get_ref(),
+            self.epoll.get()?,
             &pidfd,
             EventData::new_u64(self.token),
             EventFlags::IN,
@@ -85,7 +83,7 @@ impl Deaths {
             return Ok(mem::take(&mut self.gone));
         }
         loop {
-            let mut ready = self.epoll.readable().await?;
+            let mut ready = self.epoll.registered()?.readable().await?;
             let mut events = Vec::with_capacity(BATCH);
             epoll::wait(
                 ready.get_inner(),

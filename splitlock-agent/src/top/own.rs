@@ -34,16 +34,14 @@ impl Own {
     /// What is missing on this machine, with what to do about it.
     pub fn start(options: &CountingOptions) -> Result<Self> {
         let ground = Ground::find(options)?;
+        let attached = Attached::attach(options, &ground, false)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .context("starting the runtime")?;
-        let entered = runtime.enter();
-        let attached = Attached::attach(options, &ground, false)?;
         let (requests, questions) = mpsc::channel(1);
         runtime.spawn(attached.run(questions, None));
-        drop(entered);
         Ok(Self { requests, runtime })
     }
 

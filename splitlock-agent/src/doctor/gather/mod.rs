@@ -39,10 +39,7 @@ pub fn gather(options: &DoctorOptions) -> std::io::Result<Facts> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (kernel_log, history) = {
-        let _inside = runtime.enter();
-        open_log(options)
-    };
+    let (kernel_log, history) = open_log(options);
     let tried = if let Some(missing) = &rights.missing {
         Err(missing.clone())
     } else if let Err(reason) = &ground.host.layout {

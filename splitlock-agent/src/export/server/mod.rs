@@ -17,9 +17,15 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use rustix::net::sockopt::set_tcp_user_timeout;
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, socket_with,
+    sockopt::{
+        set_socket_recv_buffer_size, set_socket_reuseaddr, set_socket_send_buffer_size,
+        set_tcp_user_timeout,
+    },
+};
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
     select,
     sync::mpsc,
     task::JoinSet,
@@ -38,11 +44,11 @@ use crate::agent::Request;
 /// Connections at a time. A further one takes the place of one that has stalled, or waits.
 const CONNECTIONS: usize = 64;
 /// Those that the kernel keeps until they are accepted.
-const BACKLOG: u32 = 1024;
+const BACKLOG: i32 = 1024;
 /// What the kernel keeps for a client that does not read; it doubles this for its own needs.
-const SEND_BUFFER: u32 = 64 * 1024;
+const SEND_BUFFER: usize = 64 * 1024;
 /// What it keeps of requests that the agent does not read yet, doubled likewise.
-const RECEIVE_BUFFER: u32 = 16 * 1024;
+const RECEIVE_BUFFER: usize = 16 * 1024;
 /// Before looking again for a place or memory, and before accepting again where that failed, as
 /// when no file descriptor is free.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -53,13 +59,13 @@ type Context = State<Arc<Answers>>;
 
 /// A bound server.
 pub struct Server {
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     clients: Clients,
     router: Router,
 }
 
 impl Server {
-    /// Binds the address.
+    /// Binds the address; needs no runtime.
     ///
     /// # Errors
     /// The address is in use, not this machine's, or not for this user.
@@ -95,11 +101,15 @@ impl Server {
     }
 
     /// Serves for ever. The connections end with this future.
-    pub async fn serve(self) -> Infallible {
+    ///
+    /// # Errors
+    /// The listener cannot be waited for.
+    pub async fn serve(self) -> io::Result<Infallible> {
+        let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let mut connections = JoinSet::new();
         loop {
             let accepted = select! {
-                accepted = self.listener.accept() => accepted,
+                accepted = listener.accept() => accepted,
                 () = self.reap(&mut connections) => continue,
             };
             match accepted {
@@ -143,20 +153,23 @@ impl Server {
 }
 
 /// Connections inherit the options: the kernel clones the listener's socket (`sk_clone_lock`).
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
-    socket.set_reuseaddr(true)?;
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    set_socket_send_buffer_size(&socket, SEND_BUFFER)?;
+    set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
     // Also once the agent has closed a connection: else the kernel offers the rest of the last
     // answer for minutes to a client that does not read.
     let milliseconds = u32::try_from(clients::STALL_TIME.as_millis()).unwrap_or(u32::MAX);
     set_tcp_user_timeout(&socket, milliseconds)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Why there is no answer.

@@ -11,7 +11,6 @@ use std::{
 
 use rustix::{fs::OFlags, io::Errno};
 use splitlock_common::Trap;
-use tokio::io::unix::AsyncFd;
 
 pub mod message;
 pub mod record;
@@ -19,7 +18,7 @@ pub mod record;
 use message::{LogMessage, Setup, What};
 use record::Record;
 
-use crate::readiness::readable;
+use crate::readiness::Source;
 
 /// Below `/`, or where the host's `/` is mounted.
 const PATH: &str = "dev/kmsg";
@@ -82,7 +81,7 @@ impl Batch {
 
 /// The reader.
 pub struct KernelLog {
-    file: AsyncFd<File>,
+    file: Source<File>,
     buffer: Vec<u8>,
 }
 
@@ -100,7 +99,7 @@ impl KernelLog {
             .open(Path::new("/").join(PATH))
             .or_else(|error| options.open(rootfs.join(PATH)).map_err(|_| error))?;
         let mut log = Self {
-            file: readable(file)?,
+            file: Source::new(file),
             buffer: vec![0; RECORD_MAX],
         };
         let history = log.drain()?;
@@ -109,7 +108,7 @@ impl KernelLog {
 
     /// Waits until there are new records, and reads them.
     pub async fn next(&mut self) -> io::Result<Batch> {
-        self.file.readable().await?.clear_ready();
+        self.file.registered()?.readable().await?.clear_ready();
         // The readiness is cleared first: a record that comes during the reading sets it again.
         self.drain()
     }
@@ -117,8 +116,9 @@ impl KernelLog {
     /// Each read gives one record, `EPIPE` once where records were overwritten.
     fn drain(&mut self) -> io::Result<Batch> {
         let mut batch = Batch::default();
+        let mut file = self.file.get()?;
         loop {
-            match self.file.get_ref().read(&mut self.buffer) {
+            match file.read(&mut self.buffer) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
                 Ok(len) => batch.take_in(&self.buffer[..len]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(batch),
