@@ -36,6 +36,9 @@ const KIND_ENUM64: u32 = 19;
 
 /// Types nest and refer to each other; real ones stay far below this.
 const MAX_DEPTH: usize = 32;
+/// Members that are looked at for one: the largest structures of the kernel have hundreds. Anonymous
+/// ones can be in each other so that all ways through them are without number.
+const MAX_MEMBERS: u32 = 1 << 16;
 
 /// Why BTF could not answer.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -131,12 +134,14 @@ impl<'a> Btf<'a> {
     /// through named members by dots: `control.exit_code`.
     pub fn member_offset(&self, type_name: &str, path: &str) -> Result<u32, BtfError> {
         let mut current = self.find(type_name, &[KIND_STRUCT, KIND_UNION])?;
-        let mut offset = 0;
+        let mut offset = 0_u32;
         for name in path.split('.') {
             let (bits, type_id) = self
-                .find_member(current, name, 0)
+                .find_member(current, name, 0, &mut { MAX_MEMBERS })
                 .ok_or_else(|| BtfError::NoMember(type_name.to_owned(), path.to_owned()))?;
-            offset += bits / 8;
+            offset = offset
+                .checked_add(bits / 8)
+                .ok_or(BtfError::Malformed("a member is out of bounds"))?;
             current = self.resolve(type_id);
         }
         Ok(offset)
@@ -215,12 +220,14 @@ impl<'a> Btf<'a> {
     }
 
     /// Offset in bits and type of a member, also of anonymous structs and unions inside.
-    fn find_member(&self, id: u32, name: &str, depth: usize) -> Option<(u32, u32)> {
+    /// Takes what it looks at from `left`.
+    fn find_member(&self, id: u32, name: &str, depth: usize, left: &mut u32) -> Option<(u32, u32)> {
         let outer = self.get(id)?;
         if depth > MAX_DEPTH || !matches!(outer.kind(), KIND_STRUCT | KIND_UNION) {
             return None;
         }
         (0..outer.vlen()).find_map(|index| {
+            *left = left.checked_sub(1)?;
             let member = word(outer.rest, index * 3)?;
             let type_id = word(outer.rest, index * 3 + 1)?;
             let mut bits = word(outer.rest, index * 3 + 2)?;
@@ -234,8 +241,9 @@ impl<'a> Btf<'a> {
             if !found.is_empty() {
                 return None;
             }
-            let (inner, inner_type) = self.find_member(self.resolve(type_id), name, depth + 1)?;
-            Some((bits + inner, inner_type))
+            let (inner, inner_type) =
+                self.find_member(self.resolve(type_id), name, depth + 1, left)?;
+            Some((bits.checked_add(inner)?, inner_type))
         })
     }
 
@@ -324,7 +332,8 @@ impl<'a> Btf<'a> {
     }
 
     fn strings_end(&self) -> u32 {
-        self.base.map_or(0, Btf::strings_end) + self.strings.len() as u32
+        let base = self.base.map_or(0, Btf::strings_end);
+        base.saturating_add(u32::try_from(self.strings.len()).unwrap_or(u32::MAX))
     }
 }
 
@@ -343,185 +352,4 @@ fn trailing_len(head: &Type<'_>) -> Result<usize, BtfError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Assembles BTF from types and strings.
-    struct Maker {
-        types: Vec<u8>,
-        strings: Vec<u8>,
-        strings_start: u32,
-    }
-
-    impl Maker {
-        fn new(strings_start: u32) -> Self {
-            let strings = if strings_start == 0 { vec![0] } else { vec![] };
-            Self {
-                types: vec![],
-                strings,
-                strings_start,
-            }
-        }
-
-        fn string(&mut self, text: &str) -> u32 {
-            if text.is_empty() {
-                return 0;
-            }
-            let offset = self.strings_start + self.strings.len() as u32;
-            self.strings.extend(text.as_bytes());
-            self.strings.push(0);
-            offset
-        }
-
-        fn add(&mut self, name: &str, kind: u32, vlen: u32, size_or_type: u32, rest: &[u32]) {
-            let name = self.string(name);
-            for value in [name, kind << 24 | vlen, size_or_type] {
-                self.types.extend(value.to_le_bytes());
-            }
-            for value in rest {
-                self.types.extend(value.to_le_bytes());
-            }
-        }
-
-        fn bytes(&self) -> Vec<u8> {
-            let mut bytes = vec![0x9f, 0xeb, 1, 0];
-            for value in [
-                HEADER_LEN,
-                0,
-                self.types.len(),
-                self.types.len(),
-                self.strings.len(),
-            ] {
-                bytes.extend((value as u32).to_le_bytes());
-            }
-            bytes.extend(&self.types);
-            bytes.extend(&self.strings);
-            bytes
-        }
-    }
-
-    fn vmlinux() -> Maker {
-        let mut maker = Maker::new(0);
-        maker.add("int", KIND_INT, 0, 4, &[0x0100_0020]); // 1
-        let si_code = maker.string("si_code");
-        maker.add("", KIND_STRUCT, 1, 12, &[si_code, 1, 64]); // 2
-        maker.add("", KIND_UNION, 1, 48, &[0, 2, 0]); // 3
-        let (pad, inner) = (maker.string("pad"), maker.string("inner"));
-        maker.add(
-            "kernel_siginfo",
-            KIND_STRUCT,
-            3,
-            60,
-            &[pad, 1, 0, 0, 3, 32, inner, 5, 448],
-        ); // 4
-        maker.add("alias", KIND_TYPEDEF, 0, 2, &[]); // 5
-        maker.add("", KIND_PTR, 0, 4, &[]); // 6
-        maker.add("", KIND_PTR, 0, 0, &[]); // 7
-        maker.add("", KIND_FUNC_PROTO, 3, 0, &[0, 7, 0, 1, 0, 6]); // 8
-        maker.add("", KIND_PTR, 0, 8, &[]); // 9
-        maker.add("btf_trace_signal_generate", KIND_TYPEDEF, 0, 9, &[]); // 10
-        let (a, b) = (maker.string("BPF_FUNC_a"), maker.string("BPF_FUNC_b"));
-        maker.add("bpf_func_id", KIND_ENUM, 2, 4, &[a, 0, b, 1]); // 11
-        maker
-    }
-
-    #[test]
-    fn members_are_found_in_anonymous_ones_and_through_names() {
-        let bytes = vmlinux().bytes();
-        let btf = Btf::parse(&bytes, None).unwrap();
-        assert_eq!(btf.member_offset("kernel_siginfo", "pad"), Ok(0));
-        assert_eq!(btf.member_offset("kernel_siginfo", "si_code"), Ok(4 + 8));
-        assert_eq!(
-            btf.member_offset("kernel_siginfo", "inner.si_code"),
-            Ok(56 + 8)
-        );
-        assert_eq!(btf.size("kernel_siginfo"), Ok(60));
-        assert!(matches!(
-            btf.member_offset("kernel_siginfo", "inner.none"),
-            Err(BtfError::NoMember(..))
-        ));
-        assert!(matches!(btf.size("nothing"), Err(BtfError::NoType(_))));
-    }
-
-    #[test]
-    fn prototypes_leave_out_the_private_pointer() {
-        let bytes = vmlinux().bytes();
-        let btf = Btf::parse(&bytes, None).unwrap();
-        assert_eq!(
-            btf.tracepoint_prototype("signal_generate").unwrap(),
-            "int, struct kernel_siginfo *"
-        );
-        assert!(btf.tracepoint_prototype("kvm_exit").is_err());
-    }
-
-    #[test]
-    fn enumerators() {
-        let bytes = vmlinux().bytes();
-        let btf = Btf::parse(&bytes, None).unwrap();
-        assert_eq!(btf.enumerator("bpf_func_id", "BPF_FUNC_b"), Ok(Some(1)));
-        assert_eq!(btf.enumerator("bpf_func_id", "BPF_FUNC_c"), Ok(None));
-    }
-
-    #[test]
-    fn a_module_continues_the_numbers_and_strings_of_vmlinux() {
-        let base_maker = vmlinux();
-        let base_bytes = base_maker.bytes();
-        let base = Btf::parse(&base_bytes, None).unwrap();
-        let mut maker = Maker::new(base_maker.strings.len() as u32);
-        maker.add("", KIND_FUNC_PROTO, 3, 0, &[0, 7, 0, 6, 0, 1]); // 12
-        maker.add("", KIND_PTR, 0, 12, &[]); // 13
-        maker.add("btf_trace_kvm_exit", KIND_TYPEDEF, 0, 13, &[]); // 14
-        let bytes = maker.bytes();
-        let module = Btf::parse(&bytes, Some(&base)).unwrap();
-        assert_eq!(
-            module.tracepoint_prototype("kvm_exit").unwrap(),
-            "struct kernel_siginfo *, int"
-        );
-        assert_eq!(module.member_offset("kernel_siginfo", "si_code"), Ok(12));
-    }
-
-    #[test]
-    fn broken_bytes_are_an_error_at_any_length() {
-        let bytes = vmlinux().bytes();
-        for len in 0..bytes.len() {
-            assert!(Btf::parse(&bytes[..len], None).is_err(), "{len}");
-        }
-        let mut unknown = Maker::new(0);
-        unknown.add("x", 31, 0, 0, &[]);
-        assert_eq!(
-            Btf::parse(&unknown.bytes(), None).err(),
-            Some(BtfError::UnknownKind(31))
-        );
-    }
-
-    #[test]
-    fn a_type_that_contains_itself_ends() {
-        let mut maker = Maker::new(0);
-        maker.add("loop", KIND_STRUCT, 1, 8, &[0, 1, 0]); // 1: an anonymous member of its own type
-        maker.add("self", KIND_TYPEDEF, 0, 2, &[]); // 2
-        let bytes = maker.bytes();
-        let btf = Btf::parse(&bytes, None).unwrap();
-        assert!(btf.member_offset("loop", "x").is_err());
-        assert_eq!(btf.resolve(2), 2);
-    }
-
-    /// The running kernel's own BTF, against what its headers say.
-    #[test]
-    fn the_running_kernel() {
-        let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux") else {
-            println!("skipped: this kernel has no /sys/kernel/btf/vmlinux");
-            return;
-        };
-        let btf = Btf::parse(&bytes, None).unwrap();
-        // arch/x86/include/uapi/asm/ptrace.h: 15 registers, orig_rax, rip, cs, eflags.
-        assert_eq!(btf.member_offset("pt_regs", "orig_ax"), Ok(120));
-        assert_eq!(btf.member_offset("pt_regs", "ip"), Ok(128));
-        assert_eq!(btf.member_offset("pt_regs", "flags"), Ok(144));
-        // include/uapi/asm-generic/siginfo.h: si_signo, si_errno, si_code.
-        assert_eq!(btf.member_offset("kernel_siginfo", "si_code"), Ok(8));
-        assert_eq!(
-            btf.tracepoint_prototype("signal_generate").unwrap(),
-            "int, struct kernel_siginfo *, struct task_struct *, int, int"
-        );
-    }
-}
+mod tests;

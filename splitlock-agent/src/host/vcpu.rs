@@ -67,7 +67,7 @@ impl VcpuLayout {
         Err(reasons.join("; "))
     }
 
-    fn of(btf: &Btf<'_>) -> Result<Self, BtfError> {
+    pub(super) fn of(btf: &Btf<'_>) -> Result<Self, BtfError> {
         let (vmx_exit_reason, svm) = match (vmx(btf), svm(btf)) {
             (Err(error), Err(_)) => return Err(error),
             (vmx, svm) => (vmx.ok(), svm.ok()),
@@ -110,8 +110,12 @@ fn rip(btf: &Btf<'_>) -> Result<GuestRip, BtfError> {
     let name = "VCPU_REGS_RIP";
     let missing = || BtfError::NoMember("kvm_reg".to_owned(), name.to_owned());
     let index = btf.enumerator("kvm_reg", name)?.ok_or_else(missing)?;
+    let registers = btf.member_offset("kvm_vcpu", "arch.regs")?;
     Ok(GuestRip {
-        offset: btf.member_offset("kvm_vcpu", "arch.regs")? + index * 8,
+        offset: index
+            .checked_mul(8)
+            .and_then(|into| registers.checked_add(into))
+            .ok_or_else(missing)?,
         available: btf.member_offset("kvm_vcpu", "arch.regs_avail")?,
         available_mask: 1_u32.checked_shl(index).ok_or_else(missing)?,
     })
