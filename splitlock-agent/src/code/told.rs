@@ -1,6 +1,7 @@
 //! Build ids as text and as the kernel has them, and what an answer says of itself.
 
-use super::{Code, InFile};
+use super::{Code, InFile, Operand};
+use crate::subjects::names::{PATH_LIMIT, printable_within};
 
 impl Code {
     /// What the kernel alone tells.
@@ -17,6 +18,37 @@ impl Code {
             build_id: Some(hexadecimal(&build_id[..length])),
             offset: Some(format!("{offset:#x}")),
             ..Self::default()
+        }
+    }
+
+    /// Makes its texts printable and bounded, whoever wrote them.
+    pub fn fit(&mut self) {
+        let Self {
+            file,
+            build_id,
+            offset,
+            function,
+            function_offset,
+            source,
+            bytes,
+            instruction,
+            operand,
+            missing,
+        } = self;
+        let address = operand.as_mut().map(|Operand { address, .. }| address);
+        let texts = [
+            file,
+            build_id,
+            offset,
+            function,
+            function_offset,
+            source,
+            bytes,
+            instruction,
+            missing,
+        ];
+        for text in texts.into_iter().flatten().chain(address) {
+            *text = printable_within(text.as_bytes(), PATH_LIMIT);
         }
     }
 

@@ -199,7 +199,7 @@ impl Worker {
         loop {
             if let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.heard.drain(..=end).collect();
-                return match serde_json::from_slice(&line) {
+                return match Reply::read(&line) {
                     Ok(reply) => Event::Said(Box::new(reply)),
                     Err(_) => Event::Ended,
                 };
