@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use splitlock_common::{Event, Hook, HookSet, authority::authority};
 
-use crate::subjects::SubjectId;
+use crate::subjects::{SubjectId, names::printable};
 
 /// A snapshot.
 #[derive(Clone, Debug, Deserialize)]
@@ -30,12 +30,15 @@ pub struct Reading {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Host {
     /// `uname -r`.
+    #[serde(deserialize_with = "text")]
     pub kernel: String,
     /// By name.
     pub cpu_features: BTreeMap<String, bool>,
     /// The mode of detection.
+    #[serde(deserialize_with = "text")]
     pub detection_mode: String,
     /// How it is known.
+    #[serde(deserialize_with = "text")]
     pub detection_source: String,
     /// `kernel.split_lock_mitigate`, where the kernel has it.
     pub mitigation: Option<bool>,
@@ -87,12 +90,16 @@ pub struct Places {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Probe {
     /// Its name.
+    #[serde(deserialize_with = "text")]
     pub probe: String,
     /// How it is attached.
+    #[serde(deserialize_with = "optional_text")]
     pub via: Option<String>,
     /// What its count means.
+    #[serde(deserialize_with = "text")]
     pub counts: String,
     /// Ways that were refused, each with the reason.
+    #[serde(deserialize_with = "texts")]
     pub refused: Vec<String>,
     /// How often the kernel skipped its programs.
     pub missed: Option<u64>,
@@ -146,4 +153,87 @@ pub fn candidates(event: Event) -> impl Iterator<Item = Hook> {
     Hook::ALL
         .into_iter()
         .filter(move |hook| authority(event, HookSet::empty().with(*hook)).is_some())
+}
+
+/// Text that the report shows on a terminal: what answers may be no agent.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map(|text| printable(text.as_bytes()))
+}
+
+fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.map(|text| printable(text.as_bytes())))
+}
+
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    Ok(texts
+        .iter()
+        .map(|text| printable(text.as_bytes()))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(reading: &Reading) {
+        let Host {
+            kernel,
+            detection_mode,
+            detection_source,
+            ..
+        } = &reading.host;
+        let probes = reading.probes.iter().flat_map(|row| {
+            let Probe {
+                probe,
+                via,
+                counts,
+                refused,
+                missed: _,
+            } = row;
+            [probe, counts].into_iter().chain(via).chain(refused)
+        });
+        for text in [kernel, detection_mode, detection_source]
+            .into_iter()
+            .chain(probes)
+        {
+            assert_eq!(*text, printable(text.as_bytes()));
+        }
+        for hook in Hook::ALL {
+            assert_eq!(
+                reading.is_attached(hook),
+                reading.probe(hook).is_some_and(|row| row.via.is_some())
+            );
+            let _ = reading.missed(hook);
+        }
+        for event in Event::ALL {
+            assert!(
+                reading
+                    .authority(event)
+                    .is_none_or(|hook| reading.is_attached(hook))
+            );
+        }
+    }
+
+    #[test]
+    fn what_an_agent_says_is_fit_for_a_terminal() {
+        let body = r#"{"schema":1,"host":{"kernel":"a\u001b[2J","cpu_features":{},"detection_mode":"\u202e",
+            "detection_source":"x","mitigation":null},"processes":[],"vms":[],"tracked":{},
+            "probes":[{"probe":"kvm_exit","via":"\u0007","counts":"none","refused":["\n"],"missed":1}],
+            "kernel_log_reports":{}}"#;
+        let reading: Reading = serde_json::from_str(body).unwrap();
+        hold(&reading);
+        assert_eq!(reading.host.kernel, "a\\x1b[2J");
+        assert_eq!(reading.probes[0].refused, ["\\x0a"]);
+    }
+
+    #[test]
+    fn fuzz_reading() {
+        bolero::check!(name = "reading").for_each(|body: &[u8]| {
+            if let Ok(reading) = serde_json::from_slice::<Reading>(body) {
+                hold(&reading);
+            }
+        });
+    }
 }
