@@ -41,6 +41,8 @@ impl DebugInfo {
 
     /// At an address.
     pub fn at(&self, address: u64) -> Option<Found> {
+        // The next one has to be an address too: `addr2line` adds.
+        address.checked_add(1)?;
         // What is split off into other files (`.dwo`) is not read.
         let mut frames = self.0.find_frames(address).skip_all_loads().ok()?;
         let innermost = frames.next().ok().flatten()?;

@@ -205,3 +205,6 @@ fn best<'a>(
     }
     best.map(|(_, symbol)| symbol)
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,7 +156,7 @@ impl Named {
         } = self;
         // Behind an instruction, `address` is that of its last byte.
         let is_behind = site.distance() != Some(0);
-        let end = address + u64::from(is_behind);
+        let end = address.saturating_add(u64::from(is_behind));
         if let Some(start) = start.filter(|start| is_behind && end - start <= FUNCTION_BYTES)
             && let Some(bytes) = image.bytes(start, end - start)
         {
