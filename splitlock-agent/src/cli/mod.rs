@@ -119,4 +119,27 @@ mod tests {
     fn the_command_line_is_consistent() {
         command().debug_assert();
     }
+
+    /// Words of a command line, apart by a NUL.
+    #[test]
+    fn fuzz_arguments() {
+        bolero::check!(name = "arguments").for_each(|line: &[u8]| {
+            let line = String::from_utf8_lossy(line);
+            // A name would be looked up in the network.
+            if line.contains("listen") {
+                return;
+            }
+            let words: Vec<OsString> = std::iter::once("splitlock-agent")
+                .chain(line.split('\0'))
+                .map(OsString::from)
+                .collect();
+            match read(&words) {
+                Ok(Cli { command }) => {
+                    let _ = (command.log_format(), command.failure());
+                }
+                // Its text is made only when it is shown.
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
+        });
+    }
 }

@@ -103,4 +103,42 @@ mod tests {
             assert!(telemetry_path(text).is_err(), "{text}");
         }
     }
+
+    /// Names would be looked up in the network.
+    fn needs_no_network(text: &str) -> bool {
+        let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+        let inner = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        host.is_empty() || inner.unwrap_or(host).parse::<std::net::IpAddr>().is_ok()
+    }
+
+    #[test]
+    fn fuzz_flag_values() {
+        bolero::check!(name = "flag_values").for_each(|text: &[u8]| {
+            let text = String::from_utf8_lossy(text);
+            if needs_no_network(&text)
+                && let Ok(address) = listen_address(&text)
+            {
+                assert_eq!(listen_address(&address.to_string()), Ok(address), "{text}");
+            }
+            if let Ok(found) = duration(&text) {
+                assert_eq!(duration(&format!("{}ms", found.as_millis())), Ok(found));
+            }
+            if let Ok(path) = telemetry_path(&text) {
+                assert_eq!(*path, *text);
+                // The router panics at a path that it cannot have, or has twice.
+                let answer = || axum::routing::get(async || "");
+                let router = TAKEN
+                    .into_iter()
+                    .fold(axum::Router::<()>::new(), |router, path| {
+                        router.route(path, answer())
+                    });
+                let router = router
+                    .route("/api/v1/snapshot", answer())
+                    .route("/api/v1/subjects/{subject}", answer());
+                let _ = router.route(&path, answer());
+            }
+        });
+    }
 }

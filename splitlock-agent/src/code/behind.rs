@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn fuzz_behind() {
-        bolero::check!()
+        bolero::check!(name = "behind")
             .with_type::<(bool, Vec<u8>, u8)>()
             .for_each(|(wide, bytes, which)| {
                 let width = if *wide { Width::Bits64 } else { Width::Bits32 };

@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn fuzz_instruction() {
-        bolero::check!()
+        bolero::check!(name = "instruction")
             .with_type::<(bool, u64, Vec<u8>, [u64; 16], bool)>()
             .for_each(|(wide, ip, bytes, registers, behind)| {
                 let width = if *wide { Width::Bits64 } else { Width::Bits32 };

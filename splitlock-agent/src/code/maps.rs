@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn fuzz_maps() {
-        bolero::check!().for_each(|text: &[u8]| {
+        bolero::check!(name = "maps").for_each(|text: &[u8]| {
             for address in [0, 1, 0x10, u64::MAX] {
                 if let Some(found) = find(text, address).unwrap() {
                     assert!((found.start..found.end).contains(&address));

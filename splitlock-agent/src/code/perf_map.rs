@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn fuzz_perf_map() {
-        bolero::check!().for_each(|text: &[u8]| {
+        bolero::check!(name = "perf_map").for_each(|text: &[u8]| {
             for address in [0, 1, u64::MAX] {
                 if let Some(found) = find(text, address).unwrap() {
                     assert!(found.start <= address && !found.name.is_empty());

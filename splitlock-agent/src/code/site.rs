@@ -219,4 +219,43 @@ mod tests {
             Some("xchg qword ptr [rdi], rax")
         );
     }
+
+    #[test]
+    fn fuzz_site() {
+        type Input = (u64, bool, Option<bool>, [Vec<u8>; 4], Option<Registers>);
+        bolero::check!(name = "site").with_type::<Input>().for_each(
+            |(ip, is_behind, wide, [before, at, more, function], registers)| {
+                let mut site = Site::of(&Question {
+                    subject: SubjectId {
+                        pid: 1,
+                        start_ticks: 1,
+                    },
+                    ip: *ip,
+                    is_behind: *is_behind,
+                    before: before.clone(),
+                    bytes: at.clone(),
+                    registers: *registers,
+                    in_file: None,
+                });
+                for step in 0..4 {
+                    match (step, wide) {
+                        (1, Some(true)) => site.set_width(Width::Bits64),
+                        (1, Some(false)) => site.set_width(Width::Bits32),
+                        (2, _) => site.set_before(more.clone()),
+                        (3, _) => site.set_function(function),
+                        _ => {}
+                    }
+                    let mut code = Code::default();
+                    site.describe(&mut code);
+                    assert!(
+                        site.distance()
+                            .is_none_or(|distance| distance <= LONGEST_INSTRUCTION)
+                    );
+                    let mut fitted = code.clone();
+                    fitted.fit();
+                    assert_eq!(fitted, code);
+                }
+            },
+        );
+    }
 }

@@ -74,7 +74,10 @@ pub fn name_by_perf_map(
 
 /// The pid that a process itself sees: the last one of `NSpid`.
 fn innermost_pid(paths: &Paths, tid: u32) -> Option<u32> {
-    let status = fs::read(paths.process(tid, "status")).ok()?;
+    parse_innermost_pid(&fs::read(paths.process(tid, "status")).ok()?)
+}
+
+fn parse_innermost_pid(status: &[u8]) -> Option<u32> {
     let line = status
         .split(|byte| *byte == b'\n')
         .find_map(|line| line.strip_prefix(b"NStgid:"))?;
@@ -83,4 +86,25 @@ fn innermost_pid(paths: &Paths, tid: u32) -> Option<u32> {
         .split_ascii_whitespace()
         .last()?;
     last.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_a_line_is_the_innermost() {
+        let status = b"Name:\tNStgid:\\n7\nTgid:\t5\nNStgid:\t5\t17\t1\nNSpid:\t6\t18\t2\n";
+        assert_eq!(parse_innermost_pid(status), Some(1));
+        assert_eq!(parse_innermost_pid(b"NStgid:\n"), None);
+    }
+
+    #[test]
+    fn fuzz_innermost_pid() {
+        bolero::check!(name = "innermost_pid").for_each(|status: &[u8]| {
+            let _ = parse_innermost_pid(status);
+            let first = [b"NStgid:\t5\t17\n", status].concat();
+            assert_eq!(parse_innermost_pid(&first), Some(17));
+        });
+    }
 }

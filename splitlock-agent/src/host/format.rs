@@ -94,4 +94,22 @@ print fmt: \"sig=%d; offset:1; field:int fake\", REC->sig
             assert_eq!(Format::parse(text), Format::default(), "{text:?}");
         }
     }
+
+    #[test]
+    fn fuzz_format() {
+        bolero::check!(name = "format").for_each(|text: &[u8]| {
+            let text = String::from_utf8_lossy(text);
+            for name in Format::parse(&text).0.keys() {
+                assert!(!name.contains(char::is_whitespace) && !name.starts_with('*'));
+            }
+            // Whatever stands before it, a field's own line is read as it is.
+            let own = "\tfield:unsigned long own_field;\toffset:16;\tsize:8;\tsigned:0;";
+            let format = Format::parse(&format!("{text}\n{own}\n"));
+            let expected = Field {
+                offset: 16,
+                size: 8,
+            };
+            assert_eq!(format.field("own_field"), Some(expected));
+        });
+    }
 }

@@ -45,6 +45,7 @@ fn decide(version: Option<(u32, u32)>, build: &str, state: Option<&str>, cmdline
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::cpu::{self, CpuFeatures};
 
     const DYNAMIC: &str = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.117-1 (2026-10-01)";
     const V6_12: Option<(u32, u32)> = Some((6, 12));
@@ -81,5 +82,29 @@ mod tests {
             Some("none (voluntary) full"),
             ""
         ));
+    }
+
+    #[test]
+    fn fuzz_boot_and_cpu() {
+        bolero::check!(name = "boot_and_cpu").for_each(|text: &[u8]| {
+            let text = String::from_utf8_lossy(text);
+            // Only a dynamic kernel can be told otherwise.
+            assert!(decide(None, "#1 SMP PREEMPT_RT", Some(&text), &text));
+            assert!(!decide(None, "#1 SMP", Some(&text), &text));
+            assert!(!decide(None, DYNAMIC, Some("none (voluntary) full"), &text));
+            let _ = (
+                decide(None, &text, Some(&text), &text),
+                cpu::is_intel(&text),
+            );
+            if let Some(found) = cpu::parameter(&text) {
+                assert!(!found.contains(char::is_whitespace));
+            }
+            let last = format!("{text} split_lock_detect=fatal");
+            assert_eq!(cpu::parameter(&last).as_deref(), Some("fatal"));
+            if let Some(found) = CpuFeatures::parse(&text) {
+                assert!(!found.split_lock_detect || text.contains("split_lock_detect"));
+                assert!(!found.bus_lock_detect || text.contains("bus_lock_detect"));
+            }
+        });
     }
 }

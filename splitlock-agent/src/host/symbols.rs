@@ -71,4 +71,20 @@ mod tests {
         assert_eq!(find(text.as_bytes(), "sld_state").unwrap(), None);
         assert_eq!(find("x\n\n".as_bytes(), "sld_state").unwrap(), None);
     }
+
+    #[test]
+    fn fuzz_kallsyms() {
+        bolero::check!(name = "kallsyms").for_each(|text: &[u8]| {
+            let found = find(text, "sld_state");
+            if let Ok(Some(address)) = found {
+                assert_ne!(address, 0);
+            }
+            // The first line with the symbol counts, whatever is behind it.
+            let first = [b"ffffffff82000020 d sld_state\n", text].concat();
+            assert_eq!(
+                find(&first[..], "sld_state").unwrap(),
+                Some(0xffff_ffff_8200_0020)
+            );
+        });
+    }
 }

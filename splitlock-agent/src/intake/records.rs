@@ -85,3 +85,64 @@ impl Records {
         self.peak
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use splitlock_common::{Event, Hook, record::PT_REGS_WORDS};
+
+    use super::*;
+    use crate::{
+        code::Code, export::event_log::Line, subjects::names::printable, table::sites::Sites,
+    };
+
+    fn is_printable(text: &str) -> bool {
+        text == printable(text.as_bytes())
+    }
+
+    /// Bytes of the ring buffer on all their way. The first says which kind of record they are; the
+    /// numbers of event and hook are mostly ones that exist.
+    #[test]
+    fn fuzz_ring_record() {
+        bolero::check!(name = "ring_record").for_each(|input: &[u8]| {
+            let _ = Told::from_bytes(input);
+            let Some((kind, rest)) = input.split_first() else {
+                return;
+            };
+            let size = if kind % 2 == 0 {
+                size_of::<Record>()
+            } else {
+                size_of::<UserRecord>()
+            };
+            let mut bytes = rest.to_vec();
+            bytes.resize(size, *kind);
+            let Some(mut told) = Told::from_bytes(&bytes) else {
+                panic!("{size} bytes are a record");
+            };
+            assert_eq!(told.sight.is_some(), kind % 2 == 1);
+            told.record.event %= Event::ALL.len() as u32 + 1;
+            told.record.hook %= Hook::ALL.len() as u32 + 1;
+            let registers = std::array::from_fn(|number| {
+                8 * u32::from(*kind) % 64 + 8 * number as u32 % PT_REGS_WORDS as u32
+            });
+            let mut sites = Sites::new(Some(registers));
+            let asked = sites.add(&told);
+            if let Some((key, question)) = asked {
+                assert_eq!(question.ip, told.record.ip);
+                let mut code = Code::of_kernel(question.in_file);
+                code.function = Some("f".to_owned());
+                sites.learn(key, code);
+            }
+            let Some(story) = sites.tell(&told.record) else {
+                return;
+            };
+            assert!(
+                is_printable(&story.comm) && story.comm.len() <= 4 * 16,
+                "{story:?}"
+            );
+            let line = Line::new(story, None, None, 1);
+            assert!(is_printable(&line.message()), "{}", line.message());
+            let json = serde_json::to_string(&line).unwrap();
+            assert!(!json.contains(|c: char| c.is_control()), "{json}");
+        });
+    }
+}

@@ -111,4 +111,17 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn fuzz_probe_choice() {
+        bolero::check!(name = "probe_choice").for_each(|text: &[u8]| {
+            let text = String::from_utf8_lossy(text);
+            if let Ok(Choice { hook, via }) = text.parse::<Choice>() {
+                assert_eq!(
+                    text,
+                    format!("{}={}", hook.name(), via.map_or("none", Via::name))
+                );
+            }
+        });
+    }
 }

@@ -76,4 +76,21 @@ mod tests {
         assert_eq!([cost, cost].into_iter().sum::<Cost>().run_ns, 1400);
         assert!(Cost::of(-1).is_err());
     }
+
+    #[test]
+    fn fuzz_program_info() {
+        bolero::check!(name = "program_info").for_each(|text: &[u8]| {
+            let text = String::from_utf8_lossy(text);
+            let found = Cost::parse(&text);
+            // What is behind the first line with a field changes nothing.
+            let Cost {
+                missed,
+                runs,
+                run_ns,
+            } = found;
+            let first =
+                format!("run_time_ns:\t{run_ns}\nrun_cnt:\t{runs}\nrecursion_misses:\t{missed}\n");
+            assert_eq!(Cost::parse(&format!("{first}{text}")), found);
+        });
+    }
 }

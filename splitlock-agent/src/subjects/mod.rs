@@ -86,4 +86,18 @@ mod tests {
             assert_eq!(text.parse::<SubjectId>(), Err(()), "{text}");
         }
     }
+
+    #[test]
+    fn fuzz_subject_label() {
+        bolero::check!(name = "subject_label").for_each(|text: &[u8]| {
+            let text = String::from_utf8_lossy(text);
+            if let Ok(id) = text.parse::<SubjectId>() {
+                assert_eq!(id.label().parse(), Ok(id));
+                assert!(
+                    text.bytes()
+                        .all(|byte| byte == b'-' || byte.is_ascii_digit())
+                );
+            }
+        });
+    }
 }

@@ -128,4 +128,18 @@ mod tests {
             prop_assert_eq!(printable(text.as_bytes()), text);
         }
     }
+
+    #[test]
+    fn fuzz_printable() {
+        bolero::check!(name = "printable").for_each(|input: &[u8]| {
+            let Some((limit, name)) = input.split_first() else {
+                return;
+            };
+            let limit = usize::from(*limit);
+            let text = printable_within(name, limit);
+            assert!(text.len() <= limit && text.chars().all(is_plain));
+            assert!(printable(name).starts_with(&text));
+            assert_eq!(printable_within(text.as_bytes(), limit), text);
+        });
+    }
 }

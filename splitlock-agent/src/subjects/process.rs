@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn fuzz_stat_and_status() {
-        bolero::check!().for_each(|text: &[u8]| {
+        bolero::check!(name = "stat_and_status").for_each(|text: &[u8]| {
             let _ = (parse_start_ticks(text), parse_thread_group(text));
             // Whatever the comm is, the fields behind it stay.
             let mut stat = b"1 (".to_vec();

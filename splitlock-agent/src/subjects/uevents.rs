@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn fuzz_uevent() {
-        bolero::check!().for_each(|message: &[u8]| {
+        bolero::check!(name = "uevent").for_each(|message: &[u8]| {
             if parse(message).is_some() {
                 assert!(message.starts_with(b"change@/devices/virtual/misc/kvm\0"));
             }

@@ -178,4 +178,14 @@ mod tests {
         );
         drop((vcpu, vm));
     }
+
+    #[test]
+    fn fuzz_kvm_file() {
+        bolero::check!(name = "kvm_file").for_each(|link: &[u8]| {
+            let found = kvm_file(link);
+            assert!(found.is_none() || link.starts_with(b"anon_inode:kvm-v"));
+            // No file of a tenant's is taken for one.
+            assert_eq!(kvm_file(&[b"/", link].concat()), None);
+        });
+    }
 }

@@ -196,4 +196,27 @@ mod tests {
             assert!(!error.contains('\u{1b}'));
         }
     }
+
+    #[test]
+    fn fuzz_url() {
+        bolero::check!(name = "url").for_each(|url: &[u8]| {
+            let url = String::from_utf8_lossy(url);
+            match check(&url) {
+                // What is taken is one line of ASCII with a host, and stays what it is.
+                Ok(base) => {
+                    assert!(
+                        base.starts_with("http://") && !base.ends_with('/'),
+                        "{base:?}"
+                    );
+                    let path: Uri = format!("{base}/api/v1/snapshot").parse().unwrap();
+                    assert!(path.host().is_some_and(|host| !host.is_empty()));
+                    assert_eq!(check(&base).unwrap(), base);
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    assert_eq!(error, printable(error.as_bytes()));
+                }
+            }
+        });
+    }
 }

@@ -126,4 +126,35 @@ mod tests {
         assert_eq!(nobody.url, "http://127.0.0.1:1");
         assert!(nobody.view.is_none() && nobody.is_expected);
     }
+
+    #[test]
+    fn fuzz_agent_view() {
+        bolero::check!(name = "agent_view").for_each(|text: &[u8]| {
+            let text = String::from_utf8_lossy(text);
+            let is_harmless = |text: &str| text == printable(text.as_bytes());
+            assert!(is_harmless(&first_line(&text)));
+            let Some(found) = serde_json::from_str(&text).ok().as_ref().and_then(view) else {
+                return;
+            };
+            let AgentView {
+                kernel,
+                mode,
+                source,
+                hooks,
+                ..
+            } = found;
+            assert!([kernel, mode, source].iter().all(|text| is_harmless(text)));
+            for HookRow {
+                probe,
+                via,
+                counts,
+                planned: _,
+                refused,
+            } in hooks
+            {
+                let texts = [probe, counts].into_iter().chain(via).chain(refused);
+                assert!(texts.into_iter().all(|text| is_harmless(&text)));
+            }
+        });
+    }
 }

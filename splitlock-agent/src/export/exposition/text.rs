@@ -186,4 +186,38 @@ mod tests {
         let text = String::from_utf8(text.into_bytes()).unwrap();
         assert!(text.ends_with("_total 18446744073709551615\n"), "{text}");
     }
+
+    /// Undoes the escapes of a label's value.
+    fn unescaped(text: &str) -> String {
+        let mut characters = text.chars();
+        let mut plain = String::new();
+        while let Some(character) = characters.next() {
+            plain.push(match character {
+                '\\' => match characters.next() {
+                    Some('n') => '\n',
+                    Some(other) => other,
+                    None => panic!("{text:?} ends in an escape"),
+                },
+                other => other,
+            });
+        }
+        plain
+    }
+
+    #[test]
+    fn fuzz_label_value() {
+        bolero::check!(name = "label_value").for_each(|value: &[u8]| {
+            let value = String::from_utf8_lossy(value);
+            let mut text = Text::default();
+            text.family(&metrics::LOST).add(&[&value], 7);
+            let text = String::from_utf8(text.into_bytes()).unwrap();
+            let (head, line) = text.strip_suffix('\n').unwrap().rsplit_once('\n').unwrap();
+            assert_eq!(head.lines().count(), 2, "{text:?}");
+            let line = line.strip_prefix("splitlock_lost_total{cause=\"").unwrap();
+            let inner = line.strip_suffix("\"} 7").unwrap();
+            assert_eq!(unescaped(inner), value);
+            // No quote is outside an escape.
+            assert!(!inner.replace("\\\\", "").replace("\\\"", "").contains('"'));
+        });
+    }
 }

@@ -96,4 +96,25 @@ mod tests {
             .unwrap();
         assert_eq!(unpacked, text);
     }
+
+    #[test]
+    fn fuzz_accept_encoding() {
+        bolero::check!(name = "accept_encoding").for_each(|said: &[u8]| {
+            let Ok(value) = HeaderValue::from_bytes(said) else {
+                return;
+            };
+            let mut request = HeaderMap::new();
+            request.insert(ACCEPT_ENCODING, value.clone());
+            let taken = is_taken(&request);
+            let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+            assert!(
+                !taken || text.contains("gzip") || text.contains('*'),
+                "{text}"
+            );
+            // Who says first what it wants of gzip gets that.
+            request.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip;q=0"));
+            request.append(ACCEPT_ENCODING, value);
+            assert!(!is_taken(&request));
+        });
+    }
 }

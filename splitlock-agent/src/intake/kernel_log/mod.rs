@@ -133,6 +133,9 @@ impl KernelLog {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -77,3 +77,18 @@ impl FromStr for Results {
             .map(Self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fuzz_event_results() {
+        bolero::check!(name = "event_results").for_each(|text: &[u8]| {
+            let text = String::from_utf8_lossy(text);
+            if let Ok(results) = text.parse::<Results>() {
+                assert_eq!(results.to_string().parse::<Results>().unwrap(), results);
+            }
+        });
+    }
+}

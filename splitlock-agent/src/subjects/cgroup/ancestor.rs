@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn fuzz_ancestor() {
-        bolero::check!().for_each(|line: &[u8]| {
+        bolero::check!(name = "ancestor").for_each(|line: &[u8]| {
             let argv: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
             // What is no monitor by its comm never tells of a runtime.
             assert_eq!(runtime_of_ancestor(b"bash", &argv), None);

@@ -409,7 +409,7 @@ fn holds(text: &[u8]) {
 
 #[test]
 fn fuzz_cgroup_text() {
-    bolero::check!().for_each(holds);
+    bolero::check!(name = "cgroup_text").for_each(holds);
 }
 
 proptest! {

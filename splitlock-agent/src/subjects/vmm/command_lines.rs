@@ -307,7 +307,7 @@ const EXES: [&[u8]; 7] = [
 
 #[test]
 fn fuzz_command_line() {
-    bolero::check!().for_each(|input: &[u8]| {
+    bolero::check!(name = "command_line").for_each(|input: &[u8]| {
         let Some((vmm, line)) = input.split_first() else {
             return;
         };

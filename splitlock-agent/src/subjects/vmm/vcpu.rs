@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn fuzz_vcpu_name() {
-        bolero::check!().for_each(|comm: &[u8]| {
+        bolero::check!(name = "vcpu_name").for_each(|comm: &[u8]| {
             if let Some(number) = vcpu_number(comm) {
                 let text = String::from_utf8(comm.to_vec()).unwrap();
                 assert!(text.contains(&number.to_string()));

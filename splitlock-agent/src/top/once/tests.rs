@@ -2,6 +2,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::top::answer::{self, Answer, Detail};
 use crate::top::fixture::{answer, pictures, process, vm};
 
 #[derive(Parser)]
@@ -87,4 +88,42 @@ fn scripts_get_numbers_and_nulls() {
 
 fn vm_of_one() -> Value {
     vm(1, "one", 1, 1)
+}
+
+/// Whatever answers, no text of its reaches the terminal as it came: in a table, as JSON, or as an error.
+#[test]
+fn fuzz_answer() {
+    let options = options(&["--once"]);
+    bolero::check!(name = "answer").for_each(|body: &[u8]| {
+        let is_harmless = |text: &str| {
+            text.lines()
+                .all(|line| line == crate::subjects::names::printable(line.as_bytes()))
+        };
+        if let Err(error) = answer::read::<Detail>(body) {
+            assert!(is_harmless(&error), "{error:?}");
+        }
+        let look = || match answer::read::<Answer>(body) {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                assert!(is_harmless(&error), "{error:?}");
+                None
+            }
+        };
+        let (Some(first), Some(second)) = (look(), look()) else {
+            return;
+        };
+        let now = Instant::now();
+        let before = Picture::new(first, now, None);
+        let picture = Picture::new(
+            second,
+            now + std::time::Duration::from_secs(1),
+            Some(&before),
+        );
+        for width in [None, Some(40), Some(200)] {
+            let text = table(&picture, &options, "here", width);
+            assert!(is_harmless(&text), "{text:?}");
+        }
+        let text = json(&picture, &options, "here").unwrap();
+        serde_json::from_str::<Value>(&text).unwrap();
+    });
 }
