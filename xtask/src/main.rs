@@ -18,6 +18,7 @@ mod command;
 mod dashboards;
 mod executables;
 mod fleet;
+mod fuzz;
 mod run;
 mod setup;
 mod steps;
@@ -51,6 +52,8 @@ enum Verb {
     Bench(bench::BenchOptions),
     /// Show a fleet: real traps, Prometheus, Alertmanager and the notification that names the guest
     Fleet(fleet::FleetOptions),
+    /// Run the fuzz targets with libFuzzer, which looks where its input leads
+    Fuzz(fuzz::FuzzOptions),
     /// Write the Grafana dashboards from their source
     Dashboards(dashboards::DashboardsOptions),
     /// Everything that must be green: format, lints, tests (none may skip), documentation, and the
@@ -81,6 +84,7 @@ fn execute(verb: Verb) -> Result<()> {
         Verb::Vm(options) => vm::vm(&workspace, &mut steps, options),
         Verb::Bench(options) => bench::bench(&workspace, &mut steps, &options),
         Verb::Fleet(options) => fleet::fleet(&workspace, &mut steps, &options),
+        Verb::Fuzz(options) => fuzz::fuzz(&workspace, &mut steps, &options),
         Verb::Dashboards(options) => dashboards::dashboards(&workspace, &options),
         Verb::Ci => ci::ci(&workspace, &mut steps),
     }
