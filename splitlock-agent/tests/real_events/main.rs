@@ -16,6 +16,7 @@ mod exits;
 mod figures;
 mod firmware;
 mod guests;
+mod http_fuzz;
 mod hypervisor;
 mod joins;
 mod kernel_count;
@@ -23,6 +24,7 @@ mod libvirt;
 mod measures;
 mod modes;
 mod names;
+mod openapi;
 mod own_cost;
 mod owners;
 mod page;
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         selftest::TESTS,
         doctor::TESTS,
         clients::TESTS,
+        http_fuzz::TESTS,
         event_log::TESTS,
         sites::TESTS,
         storm::TESTS,
@@ -112,7 +115,12 @@ fn main() -> ExitCode {
         // The mode of detection is the machine's, and the host's totals are compared.
         arguments.test_threads = Some(1);
     } else {
-        tests.extend([page::TESTS, page_crowd::TESTS, page_pictures::TESTS]);
+        tests.extend([
+            openapi::TESTS,
+            page::TESTS,
+            page_crowd::TESTS,
+            page_pictures::TESTS,
+        ]);
         eprintln!("tests of the kernel's split-lock functions need the rig: cargo xtask vm");
     }
     let trials = tests.into_iter().flatten().map(trial).collect();
