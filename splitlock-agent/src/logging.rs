@@ -28,6 +28,8 @@ pub fn start(options: LogOptions) {
     ));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would tell on standard error that this takes nothing, and panic as it does not.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // A second start in one process, as a test may do, keeps the first's form.

@@ -13,6 +13,7 @@ mod event_log;
 mod events;
 mod exit_records;
 mod exits;
+mod faults;
 mod figures;
 mod firmware;
 mod guests;
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         joins::TESTS,
         top::TESTS,
     ];
+    tests.extend(faults::TESTS);
     if requirements::in_rig() {
         tests.extend([
             traps::TESTS,

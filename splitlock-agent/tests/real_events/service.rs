@@ -1,6 +1,7 @@
 //! The agent as a service: its start and its end, and its answers.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::TcpStream,
     os::unix::process::CommandExt as _,
@@ -87,19 +88,25 @@ fn a_signal_ends_it_at_once_and_nothing_is_left() {
         let limit = if requirements::in_rig() { 5 } else { 1 };
         assert!(time < Duration::from_secs(limit), "{time:?}");
         // The kernel frees programs a moment after their last reference.
-        let start = Instant::now();
-        loop {
-            let left: Vec<u32> = loaded_programs()
-                .filter_map(facts_if_still_there)
-                .map(|program| program.id())
-                .filter(|id| programs.contains(id))
-                .collect();
-            if left.is_empty() {
-                break;
-            }
-            assert!(start.elapsed() < Duration::from_secs(5), "left: {left:?}");
-            std::thread::sleep(Duration::from_millis(10));
+        wait_until_freed(&programs);
+    }
+}
+
+/// Waits until the kernel has freed these programs, which it does in its own time.
+#[track_caller]
+pub fn wait_until_freed(programs: &BTreeSet<u32>) {
+    let start = Instant::now();
+    loop {
+        let left: Vec<u32> = loaded_programs()
+            .filter_map(facts_if_still_there)
+            .map(|program| program.id())
+            .filter(|id| programs.contains(id))
+            .collect();
+        if left.is_empty() {
+            break;
         }
+        assert!(start.elapsed() < Duration::from_secs(20), "left: {left:?}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
