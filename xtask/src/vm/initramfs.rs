@@ -68,6 +68,8 @@ const NETWORK_MODULES: [&str; 8] = [
 ];
 /// The tests read it; see `crowds.rs` there.
 const CROWD: &str = "SPLITLOCK_CROWD";
+/// Tells the tests that they may change the machine, and where its modules are.
+const CHANGING: &str = "SPLITLOCK_CHANGING_MACHINE";
 
 /// A VMM that the tests are given.
 pub enum Vmm {
@@ -139,8 +141,8 @@ pub fn write(
         Work::Hypervisor(hypervisor) => (&[][..], None, Some(hypervisor)),
     };
     let test_args = match scenario.tests {
-        Tests::All => chosen.to_vec(),
-        Tests::Only(name) => vec![name.to_owned()],
+        Tests::Only(name) if chosen.is_empty() => vec![name.to_owned()],
+        Tests::All | Tests::Only(_) => chosen.to_vec(),
         Tests::None => vec![],
     };
     let runs_tests = scenario.tests != Tests::None;
@@ -176,9 +178,14 @@ pub fn write(
     }
     if let Some(path) = trap_module {
         // Lockdown refuses a module without a signature.
-        add_module("splitlock_trap", path, has_all || hypervisor.is_some())?;
+        let required = has_all || scenario.changes || hypervisor.is_some();
+        add_module("splitlock_trap", path, required)?;
     }
     let mut environment = BTreeMap::new();
+    if scenario.changes {
+        // The tests that do it load modules again.
+        environment.insert(CHANGING.to_owned(), MODULES.to_owned());
+    }
     if has_all {
         let qemu = match vmm {
             Vmm::Qemu(qemu) => qemu,

@@ -41,7 +41,7 @@ use self::{
     programs::Programs,
     qemu::Qemu,
     results::Boot,
-    scenarios::{LACKING, Scenario, Tests, USUAL},
+    scenarios::{CHANGING, LACKING, Scenario, Tests, USUAL},
     sources::Mirror,
 };
 pub use self::{
@@ -51,7 +51,7 @@ pub use self::{
 };
 use crate::{setup, steps::Steps, workspace::Workspace};
 
-/// CPUs of a machine. On two cores, two machines at a time with one CPU each took 24 s for the
+/// CPUs of a machine, but where one has to be able to go. On two cores, two machines at a time with one CPU each took 24 s for the
 /// tests on guests, with two CPUs each 43 s, and one after the other with two CPUs 60 s; nested
 /// guests with several vCPUs then hung once.
 const CPUS: usize = 1;
@@ -65,6 +65,9 @@ pub struct VmOptions {
     /// Run only the tests whose names contain this, and boot only the usual way
     #[arg(long, value_name = "FILTER")]
     test: Option<String>,
+    /// Boot only in this way: usual, changing-machine, …
+    #[arg(long, value_name = "NAME", value_parser = scenario)]
+    scenario: Option<Scenario>,
     /// Put the table of the kernels into docs/kernel-coverage.md
     #[arg(long, conflicts_with = "test")]
     update_docs: bool,
@@ -82,6 +85,7 @@ impl VmOptions {
         Self {
             kernels: ["oldest", "newest"].map(str::to_owned).to_vec(),
             test: None,
+            scenario: None,
             update_docs: false,
             mirror: None,
             patience: 1,
@@ -116,6 +120,7 @@ pub fn run(workspace: &Workspace, steps: &mut Steps, options: VmOptions) -> Resu
     let VmOptions {
         kernels,
         test,
+        scenario,
         update_docs,
         mirror,
         patience,
@@ -162,7 +167,11 @@ pub fn run(workspace: &Workspace, steps: &mut Steps, options: VmOptions) -> Resu
             .map(|kernel| trap_module::build(&archive, kernel, &sources, &folder))
             .collect::<Result<Vec<Option<PathBuf>>>>()
     })?;
-    let jobs = jobs(&kernels, &modules, test.is_some());
+    let jobs = match scenario {
+        Some(scenario) => jobs(&kernels, &modules, |_is_end| vec![scenario]),
+        None if test.is_some() => jobs(&kernels, &modules, |_is_end| vec![USUAL]),
+        None => jobs(&kernels, &modules, scenarios_of),
+    };
     let orders = Orders {
         filter: test.as_deref(),
         patience,
@@ -201,31 +210,43 @@ struct Vmms {
     libvirt: Option<Libvirt>,
 }
 
-/// Every kernel the usual way, and the oldest and the newest in the others.
+/// Every kernel boots the usual way, and the oldest and the newest in the others.
+fn scenarios_of(is_end: bool) -> Vec<Scenario> {
+    let mut scenarios = vec![USUAL];
+    if is_end {
+        scenarios.push(CHANGING);
+        scenarios.extend(LACKING);
+    }
+    scenarios
+}
+
+/// Every kernel in its scenarios; `is_end` for the oldest and the newest.
 fn jobs<'a>(
     kernels: &'a [Kernel],
     modules: &'a [Option<PathBuf>],
-    only_usual: bool,
+    scenarios: impl Fn(bool) -> Vec<Scenario>,
 ) -> Vec<Job<'a>> {
     let mut jobs = Vec::new();
     for (index, (kernel, module)) in kernels.iter().zip(modules).enumerate() {
-        let mut add = |scenario| {
+        let is_newest = index + 1 == kernels.len();
+        for scenario in scenarios(index == 0 || is_newest) {
             jobs.push(Job {
                 kernel,
                 trap_module: module.as_deref(),
                 scenario,
                 // Emulated, it takes its time, and what it tells does not depend on the kernel.
-                libvirt: scenario.tests == Tests::All && index + 1 == kernels.len(),
+                libvirt: scenario.tests == Tests::All && is_newest,
             });
-        };
-        add(USUAL);
-        if !only_usual && (index == 0 || index + 1 == kernels.len()) {
-            LACKING.into_iter().for_each(add);
         }
     }
     // The long ones first, so that at the end no core waits for one of them.
-    jobs.sort_by_key(|job| job.scenario.tests != Tests::All);
+    jobs.sort_by_key(|job| (job.scenario.tests != Tests::All, !job.scenario.changes));
     jobs
+}
+
+/// A scenario by its name on the command line.
+fn scenario(name: &str) -> Result<Scenario> {
+    scenarios::named(name).with_context(|| format!("no scenario {name}"))
 }
 
 /// As many at a time as there are cores. The results are in the order of the jobs.
@@ -302,9 +323,10 @@ fn boot_one(
         scenario,
         initramfs: &initramfs,
         log: boots.join(format!("{name}.log")),
-        cpus: CPUS,
+        cpus: if scenario.changes { 2 } else { CPUS },
         counts_instructions: false,
-        patience: orders.patience,
+        // A crowd of ten thousand takes longer there than any other test.
+        patience: orders.patience * if scenario.changes { 2 } else { 1 },
         agent_port: None,
     };
     let result = machine.boot(&|line| eprintln!("[{name}] {line}"));
@@ -322,10 +344,10 @@ mod tests {
         let kernels = ["5.10.0-46", "6.1.0-56", "7.3.4+deb13"]
             .map(|release| kernels::tests::kernel(&format!("{release}-cloud-amd64")));
         let modules = vec![None; kernels.len()];
-        let all = jobs(&kernels, &modules, false);
-        assert_eq!(all.len(), 3 + 2 * LACKING.len());
+        let all = jobs(&kernels, &modules, scenarios_of);
+        assert_eq!(all.len(), 3 + 2 * (1 + LACKING.len()));
         assert!(all[..3].iter().all(|job| job.scenario == USUAL));
-        assert_eq!(jobs(&kernels, &modules, true).len(), 3);
+        assert!(all[3..5].iter().all(|job| job.scenario == CHANGING));
         let with_libvirt: Vec<&str> = all
             .iter()
             .filter(|job| job.libvirt)

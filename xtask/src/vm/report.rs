@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::results::{Boot, Test};
+use super::{
+    results::{Boot, Test},
+    scenarios::{CHANGING, USUAL},
+};
 
 /// Writes all results as JSON.
 pub fn write(file: &Path, boots: &[Boot]) -> Result<()> {
@@ -24,7 +27,7 @@ pub fn tables(boots: &[Boot]) -> String {
 
 /// A column of the tables.
 fn column(boot: &Boot) -> String {
-    if boot.scenario == super::scenarios::USUAL.name {
+    if boot.scenario == USUAL.name {
         boot.kernel.clone()
     } else {
         format!("{} ({})", boot.kernel, boot.scenario)
@@ -33,10 +36,13 @@ fn column(boot: &Boot) -> String {
 
 /// Kernel × test.
 fn tests(boots: &[Boot]) -> String {
-    // The other scenarios have one test each; that it failed is told below.
+    // Those that lack something have one test each; that it failed is told below.
     let boots: Vec<&Boot> = boots
         .iter()
-        .filter(|boot| boot.scenario == super::scenarios::USUAL.name && !boot.tests.is_empty())
+        .filter(|boot| {
+            let many = [USUAL, CHANGING].map(|scenario| scenario.name);
+            many.contains(&boot.scenario.as_str()) && !boot.tests.is_empty()
+        })
         .collect();
     let names: BTreeSet<&String> = boots.iter().flat_map(|boot| boot.tests.keys()).collect();
     let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
@@ -62,7 +68,8 @@ fn tests(boots: &[Boot]) -> String {
                 }
                 Some(Test { result, .. }) => result,
             };
-            let _ = write!(table, "  {result:>7}");
+            let width = column(boot).len().max(7);
+            let _ = write!(table, "  {result:>width$}");
         }
     }
     table.push('\n');

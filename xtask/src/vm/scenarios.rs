@@ -15,6 +15,9 @@ pub struct Scenario {
     pub tests: Tests,
     /// Whether the agent may refuse to run here, with a message.
     pub may_refuse: bool,
+    /// Whether the tests are those that change the machine: its clock, its modules, its CPUs, of
+    /// which it has two so that one can go.
+    pub changes: bool,
 }
 
 /// Tests of a scenario.
@@ -36,6 +39,16 @@ pub const USUAL: Scenario = Scenario {
     hidden: &[],
     tests: Tests::All,
     may_refuse: false,
+    changes: false,
+};
+
+/// A machine that changes under the agent, on the oldest and the newest kernel. It is a boot of its own, as no other test is to
+/// meet a clock that jumps or a module that is gone.
+pub const CHANGING: Scenario = Scenario {
+    name: "changing machine",
+    tests: Tests::Only("faults_of_the_machine::"),
+    changes: true,
+    ..USUAL
 };
 
 /// For the benchmark, which runs alone.
@@ -84,3 +97,11 @@ pub const LACKING: [Scenario; 4] = [
         ..USUAL
     },
 ];
+
+/// The scenario with tests that has this name; `-` may stand for a space.
+pub fn named(name: &str) -> Option<Scenario> {
+    [USUAL, CHANGING]
+        .into_iter()
+        .chain(LACKING)
+        .find(|scenario| scenario.name == name.replace('-', " "))
+}
