@@ -15,6 +15,7 @@
  *   SPLITLOCK_TRAP_SWAP_FLAGS
  *                         which of the flags that belong to it /proc/cpuinfo shows;
  *                         -EOPNOTSUPP for bus_lock_detect before 5.13
+ *   mmap()                nothing, slowly: the caller's address space is locked meanwhile
  *
  * What these functions print, how long they sleep and what they return is the kernel's own doing.
  * They are not exported to modules like this one; kallsyms tells their addresses.
@@ -27,6 +28,7 @@
 
 #include <linux/bitops.h>
 #include <linux/cpumask.h>
+#include <linux/delay.h>
 #include <linux/errno.h>
 #include <linux/fs.h>
 #include <linux/ioctl.h>
@@ -338,8 +340,20 @@ static long splitlock_trap_ioctl(struct file *file, unsigned int command, unsign
 	}
 }
 
+/*
+ * As a file system or a driver that is slow to map a file: mmap_region() (mm/mmap.c, later mm/vma.c)
+ * holds the lock of the address space for writing, and /proc/PID/cmdline waits for it. The offset's
+ * pages are the milliseconds. Nothing is mapped in the end.
+ */
+static int splitlock_trap_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	msleep_interruptible(vma->vm_pgoff);
+	return -ENODEV;
+}
+
 static const struct file_operations splitlock_trap_operations = {
 	.owner = THIS_MODULE,
+	.mmap = splitlock_trap_mmap,
 	.unlocked_ioctl = splitlock_trap_ioctl,
 };
 

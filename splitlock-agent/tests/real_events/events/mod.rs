@@ -28,6 +28,7 @@ use std::ffi::{CString, OsString};
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::process::{self, Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -92,6 +93,8 @@ pub enum Event {
         /// Whether each thread gets a signal every millisecond.
         disturbed: bool,
     },
+    /// `count` split locks of a process whose address space is locked: [`trap_module::make_held`].
+    HeldAddressSpace { count: u64, milliseconds: u64 },
     /// One such trap, which kills the child: [`trap_module::die`].
     TrapModuleFatal { trap: trap_module::Trap, ip: u64 },
 }
@@ -162,6 +165,14 @@ impl Event {
                 threads.to_string(),
                 if disturbed { "signals" } else { "quiet" }.into(),
             ],
+            Self::HeldAddressSpace {
+                count,
+                milliseconds,
+            } => vec![
+                "held-address-space".into(),
+                count.to_string(),
+                milliseconds.to_string(),
+            ],
             Self::TrapModuleFatal { trap, ip } => vec![
                 "trap-module-fatal".into(),
                 trap.name().into(),
@@ -222,6 +233,10 @@ impl Event {
                 threads: number(threads)?,
                 disturbed: signals == "signals",
             },
+            ["held-address-space", count, milliseconds] => Self::HeldAddressSpace {
+                count: number(count)?,
+                milliseconds: number(milliseconds)?,
+            },
             ["trap-module-fatal", trap, ip] => Self::TrapModuleFatal {
                 trap: trap.parse()?,
                 ip: number(ip)?,
@@ -230,7 +245,7 @@ impl Event {
                 "no such event: {words:?}; known: alignment-check COUNT THREADS, \
                  alignment-check-fatal, crowd EACH FIRST COUNT, gathering COUNT, forged-signal CALL ac|no-ac COUNT, real-bus-error COUNT, \
                  kvm-guest GUEST COUNT VCPUS, two-kvm-guests GUEST COUNT COUNT, \
-                 steady WHAT PER_SECOND, \
+                 steady WHAT PER_SECOND, held-address-space COUNT MILLISECONDS, \
                  trap-module-fatal TRAP IP, trap-module TRAP IP COUNT THREADS signals|quiet"
             ),
         })
@@ -262,6 +277,10 @@ impl Event {
                 threads,
                 disturbed,
             } => trap_module::make(trap, ip, count, threads, disturbed),
+            Self::HeldAddressSpace {
+                count,
+                milliseconds,
+            } => trap_module::make_held(count, Duration::from_millis(milliseconds)),
             Self::TrapModuleFatal { trap, ip } => trap_module::die(trap, ip),
         }
     }

@@ -168,6 +168,25 @@ pub fn die(trap: Trap, ip: u64) -> Result<Results> {
     )
 }
 
+/// Makes `count` split locks, and holds the lock of its address space from before the first of them for
+/// so long that nobody can read its command line meanwhile.
+pub fn make_held(count: u64, hold: Duration) -> Result<Results> {
+    const IP: u64 = 0x40_1000;
+    /// The other thread is inside by then.
+    const LEAD: Duration = Duration::from_millis(500);
+    sigbus::install(GoOn::Unchanged)?;
+    let device = Arc::new(Device::open()?);
+    let holder = Arc::clone(&device);
+    let holding = thread::spawn(move || holder.hold_address_space(hold));
+    thread::sleep(LEAD);
+    let results = make_here(&device, Trap::UserSplitLock, IP, count)?;
+    match holding.join() {
+        Ok(held) => held.context("holding the address space")?,
+        Err(_) => bail!("the holding thread panicked"),
+    }
+    Ok(results)
+}
+
 /// The means to make one trap after the other, in the thread that asks.
 pub struct One {
     device: Device,

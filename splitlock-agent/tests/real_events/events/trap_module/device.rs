@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -91,6 +92,31 @@ impl Device {
         // SAFETY: the module reads and writes one u32, which is ours.
         unsafe { self.ioctl(request::<u32>(READ | WRITE, 5), &mut flags) }?;
         Ok(flags)
+    }
+
+    /// Has the kernel hold the lock of this process's address space for a time.
+    pub fn hold_address_space(&self, time: Duration) -> io::Result<()> {
+        const PAGE: libc::off_t = 4096;
+        let offset = libc::off_t::try_from(time.as_millis()).map_err(io::Error::other)? * PAGE;
+        let descriptor = self.0.as_raw_fd();
+        // SAFETY: a new mapping at a place of the kernel's choice touches no memory in use.
+        let page = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                4096,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                descriptor,
+                offset,
+            )
+        };
+        match io::Error::last_os_error() {
+            error if page == libc::MAP_FAILED && error.raw_os_error() == Some(libc::ENODEV) => {
+                Ok(())
+            }
+            error if page == libc::MAP_FAILED => Err(error),
+            _ => Err(io::Error::other("the module mapped something")),
+        }
     }
 
     /// # Safety
