@@ -172,17 +172,19 @@ impl Agent {
         // SAFETY: the process is this value's child and was not waited for, so its pid is its own.
         let status = unsafe { libc::kill(self.process.id().cast_signed(), signal) };
         assert_eq!(status, 0, "kill");
-        let status = self.wait(start);
+        let status = self.wait_for_end(DEADLINE);
         (status, start.elapsed())
     }
 
+    /// Waits for an end that nobody asked for.
     #[track_caller]
-    fn wait(&mut self, start: Instant) -> ExitStatus {
+    pub fn wait_for_end(&mut self, limit: Duration) -> ExitStatus {
+        let start = Instant::now();
         loop {
             if let Some(status) = self.process.try_wait().expect("the agent is our child") {
                 return status;
             }
-            assert!(start.elapsed() < DEADLINE, "the agent did not end");
+            assert!(start.elapsed() < limit, "the agent did not end");
             thread::sleep(Duration::from_millis(1));
         }
     }

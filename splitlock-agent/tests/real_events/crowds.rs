@@ -287,7 +287,7 @@ fn sum(metrics: &Metrics, family: &str) -> u64 {
 
 /// What a crowd of fatal split locks is in the families that sum them up, once all are named.
 #[track_caller]
-fn check_sums(agent: &Agent, count: u32) -> Metrics {
+pub fn check_sums(agent: &Agent, count: u32) -> Metrics {
     let count = u64::from(count);
     let overflow = |metrics: &Metrics, kind: &str| {
         metrics.count(&format!(

@@ -14,6 +14,7 @@ mod events;
 mod exit_records;
 mod exits;
 mod faults;
+mod faults_of_the_machine;
 mod figures;
 mod firmware;
 mod guests;
@@ -114,6 +115,9 @@ fn main() -> ExitCode {
             vmms::TESTS,
             libvirt::TESTS,
         ]);
+        if requirements::may_change_the_machine() {
+            tests.extend(faults_of_the_machine::TESTS);
+        }
         // The mode of detection is the machine's, and the host's totals are compared.
         arguments.test_threads = Some(1);
     } else {

@@ -8,7 +8,7 @@ use super::{
     agent::Metrics,
     cgroup,
     events::{Child, Event, trap_module},
-    exits, pseudo_terminal,
+    exits, faults_of_the_machine, pseudo_terminal,
 };
 
 /// One need.
@@ -54,6 +54,14 @@ pub enum Requirement {
     Libvirt,
     /// A kernel whose tasks are not preempted inside programs on fentry.
     ExactFentry,
+    /// A second CPU, which can go.
+    SecondCpu,
+    /// A machine that sleeps, and a clock that wakes it.
+    Sleep,
+    /// The v2 controller of memory.
+    MemoryLimits,
+    /// Modules of KVM that were loaded, and can be again.
+    KvmModules,
 }
 
 impl Requirement {
@@ -119,6 +127,10 @@ impl Requirement {
                     Ok(())
                 }
             }
+            Self::SecondCpu => faults_of_the_machine::cpus::available(),
+            Self::Sleep => faults_of_the_machine::sleep::available(),
+            Self::MemoryLimits => faults_of_the_machine::memory::available(),
+            Self::KvmModules => faults_of_the_machine::kvm_module::available(),
             Self::Penalty => newer_than((5, 19), "no penalty"),
             Self::Mitigation => match fs::exists("/proc/sys/kernel/split_lock_mitigate") {
                 Ok(true) => Ok(()),
@@ -177,6 +189,16 @@ pub fn missed(metrics: &Metrics, probe: &str) -> u64 {
 /// Whether this is a VM of `cargo xtask vm`.
 pub fn in_rig() -> bool {
     env::var_os("SPLITLOCK_RIG").is_some()
+}
+
+/// Whether this is a VM whose clock, CPUs and modules are a test's to change.
+pub fn may_change_the_machine() -> bool {
+    modules().is_some()
+}
+
+/// The folder of the kernel modules that such a VM was booted with.
+pub fn modules() -> Option<PathBuf> {
+    env::var_os("SPLITLOCK_CHANGING_MACHINE").map(PathBuf::from)
 }
 
 /// Where QEMU is, with its libraries in the folder `lib` beside it.
