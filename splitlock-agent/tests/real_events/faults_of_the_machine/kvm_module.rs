@@ -6,6 +6,7 @@ use std::{
     io,
     os::fd::AsRawFd as _,
     path::Path,
+    time::Duration,
 };
 
 use super::{
@@ -24,6 +25,11 @@ use super::{
 
 pub const TESTS: &[Test] = &[
     Test {
+        name: "faults_of_the_machine::kvm_that_comes_later_has_the_agent_start_anew",
+        needs: &[Root, Kvm, KvmModules],
+        run: kvm_that_comes_later_has_the_agent_start_anew,
+    },
+    Test {
         name: "faults_of_the_machine::kvm_is_held_while_the_agent_counts_its_exits",
         needs: &[Root, Kvm, KvmModules],
         run: kvm_is_held_while_the_agent_counts_its_exits,
@@ -37,6 +43,9 @@ pub const TESTS: &[Test] = &[
 
 /// As the rig's machines have them; the second needs the first.
 const MODULES: [&str; 2] = ["kvm", "kvm_amd"];
+/// On which a service manager starts the agent again: EX_TEMPFAIL of sysexits.h.
+const START_ANEW: i32 = 75;
+
 /// Whether KVM is made of modules here.
 pub fn available() -> Result<(), String> {
     for module in MODULES {
@@ -102,6 +111,25 @@ fn assert_counts(agent: &Agent, comm: &str) {
         infos.keys().any(|series| series.starts_with(&info)),
         "{info}: {infos:?}"
     );
+}
+
+fn kvm_that_comes_later_has_the_agent_start_anew() {
+    let guard = Unloaded;
+    for module in ["kvm_amd", "kvm"] {
+        unload(module).unwrap_or_else(|error| panic!("{module}: {error}"));
+    }
+    let mut agent = Agent::start(&[]);
+    assert_eq!(agent.via("kvm_userspace_exit"), "none");
+    drop(guard);
+    let status = agent.wait_for_end(Duration::from_secs(10));
+    assert_eq!(status.code(), Some(START_ANEW), "{:#?}", agent.log());
+    let said = agent.log().into_iter().any(|line| {
+        let message = line["message"].as_str().unwrap_or_default();
+        message.contains("KVM") && line["level"] != "INFO"
+    });
+    assert!(said, "{:#?}", agent.log());
+    // The service manager's part.
+    assert_counts(&Agent::start(&[]), "guest-later");
 }
 
 fn kvm_is_held_while_the_agent_counts_its_exits() {
