@@ -8,11 +8,13 @@
 pub mod agent;
 pub mod cli;
 pub mod code;
+pub mod confine;
 pub mod detection;
 pub mod doctor;
 pub mod export;
 pub mod host;
 pub mod intake;
+pub mod keeper;
 mod logging;
 mod memory;
 pub mod probes;

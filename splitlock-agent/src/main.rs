@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use splitlock_agent::{
     cli::{self, Cli, Command, documents, logging::LogFormat},
     code::child,
-    doctor, run,
+    doctor,
+    keeper::process,
+    run,
     selftest::{self, events},
     top,
 };
@@ -15,13 +17,14 @@ fn main() -> ExitCode {
     let Cli { command } = cli::parse();
     let done = |()| ExitCode::SUCCESS;
     let result = match &command {
-        Command::Run(options) => run::run(options).map(done),
+        Command::Run(options) => run::run(options),
         Command::Top(options) => top::run(options).map(done),
         Command::Doctor(options) => doctor::run(options),
         Command::Selftest(options) => selftest::run(options),
         Command::SelftestEvent(options) => events::serve(options).map(done),
         Command::Completions(options) => documents::completions(options).map(done),
         Command::Man(options) => documents::man(options).map(done),
+        Command::Keeper(options) => Ok(process::run(options)),
         Command::Symbolize(options) => Ok(child::run(options.paths())),
     };
     result.unwrap_or_else(|error| {

@@ -5,12 +5,12 @@ use std::{future::Future, os::fd::OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use splitlock_common::HookSet;
+use splitlock_common::{HookSet, ledger::SubjectKey};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::{
-    agent::{self, Facts, Request, Sources, events::EventLines, mode},
+    agent::{self, End, Facts, Request, Sources, events::EventLines, helpers::Helpers, mode},
     cli::counting::{CountingOptions, HookOptions},
     detection::{Monitor, evidence::Evidence},
     host::{self, Host, privileges, symbols, tracefs, tracefs::Tracefs},
@@ -174,6 +174,7 @@ impl Attached {
         memory::give_back();
         let facts = Facts {
             probe_statistics: statistics.is_some(),
+            lacks_kvm: !paths.sysfs.join("devices/virtual/misc/kvm").exists(),
             ..facts(host, sizes, &probes, paths)
         };
         Ok(Self {
@@ -202,12 +203,23 @@ impl Attached {
         (facts.probes, monitor)
     }
 
+    /// Whether the ledgers can be read.
+    pub fn reads_maps(&self) -> bool {
+        let nobody = SubjectKey {
+            tgid: 0,
+            start_ns: 0,
+            reserved: 0,
+        };
+        self.sources.ledgers.trap(nobody).is_ok()
+    }
+
     /// Works until nobody can ask any more, in a runtime. The programs and maps end with it.
     pub fn run(
         self,
         requests: mpsc::Receiver<Request>,
         event_lines: Option<EventLines>,
-    ) -> impl Future<Output = ()> {
+        helpers: Helpers,
+    ) -> impl Future<Output = End> {
         let Self {
             sources,
             table,
@@ -221,7 +233,16 @@ impl Attached {
             if let Some(lines) = debug_lines {
                 lines();
             }
-            agent::run(sources, table, facts, monitor, event_lines, requests).await;
+            agent::run(
+                sources,
+                table,
+                facts,
+                monitor,
+                event_lines,
+                helpers,
+                requests,
+            )
+            .await
         }
     }
 }
@@ -313,6 +334,7 @@ fn facts(host: &Host, sizes: Sizes, probes: &[Probe], paths: Paths) -> Facts {
             .and_then(|layout| layout.general_registers),
         record_bytes: sizes.record_bytes.into(),
         probe_statistics: false,
+        lacks_kvm: false,
         probes: probes.to_vec(),
         paths,
     }

@@ -16,7 +16,7 @@ use splitlock_agent::{
     },
     table::{
         Limits, Table,
-        snapshot::{HostFacts, SCHEMA, Snapshot},
+        snapshot::{HostFacts, PrivilegeFacts, SCHEMA, Snapshot},
     },
 };
 use splitlock_common::{
@@ -144,6 +144,7 @@ fn snapshot(table: &Table) -> Snapshot {
         tracked: table.tracked(),
         ledgers: BTreeMap::new(),
         record_ring: None,
+        privileges: PrivilegeFacts::dropped(),
         probes: vec![],
         kernel_log_reports: BTreeMap::new(),
         kernel_log_history: None,

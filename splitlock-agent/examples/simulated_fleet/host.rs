@@ -11,8 +11,8 @@ use splitlock_agent::{
         vmm::{Evidence, Vmm},
     },
     table::snapshot::{
-        ByReason, Fullness, HostFacts, Owner, ProbeRow, ProcessRow, RecordRing, SCHEMA, Snapshot,
-        TrapCount, VmRow, WorkloadRow,
+        ByReason, Fullness, HostFacts, Owner, PrivilegeFacts, ProbeRow, ProcessRow, RecordRing,
+        SCHEMA, Snapshot, TrapCount, VmRow, WorkloadRow,
     },
 };
 use splitlock_common::{Event, Loss};
@@ -325,6 +325,7 @@ fn empty(mode: &'static str, sees: bool, now: u64) -> Snapshot {
             peak_bytes: 96,
             size_bytes: 262_144,
         }),
+        privileges: PrivilegeFacts::dropped(),
         probes: vec![
             probe("signal_generate", Some("raw_tracepoint"), "none"),
             probe("kvm_inj_exception", Some("raw_tracepoint"), "every_trap"),

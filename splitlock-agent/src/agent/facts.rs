@@ -37,6 +37,8 @@ pub struct Facts {
     pub record_bytes: u64,
     /// Whether the kernel counts the programs' runs and time.
     pub probe_statistics: bool,
+    /// Whether KVM was not there at the start, and with it none of its hooks.
+    pub lacks_kvm: bool,
     /// The hooks.
     pub probes: Vec<Probe>,
     /// Where the host's file systems are mounted.

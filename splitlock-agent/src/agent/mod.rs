@@ -4,6 +4,7 @@
 
 pub mod events;
 mod facts;
+pub mod helpers;
 mod life;
 mod log;
 pub(crate) mod mode;
@@ -31,7 +32,10 @@ use tokio::{
 use tracing::warn;
 
 pub use self::facts::{Facts, Sources};
-use self::{events::EventLines, life::Reclaiming, log::LogReports, vms::VmWatch, waiting::Waiting};
+use self::{
+    events::EventLines, helpers::Helpers, life::Reclaiming, log::LogReports, vms::VmWatch,
+    waiting::Waiting,
+};
 use crate::{
     code::{
         symbolizer::{Busy, Symbolizer},
@@ -51,7 +55,6 @@ use crate::{
         death::{self, Deaths},
         identity::{Identity, Why},
         inquiries::Inquiries,
-        resolver::Resolver,
         vmm::vcpu::vcpu_number,
     },
     table::{
@@ -103,6 +106,7 @@ struct Agent {
     stories: Stories,
     sites: Sites,
     symbolizer: Symbolizer<SiteKey>,
+    helpers: Helpers,
     event_lines: Option<EventLines>,
     inquiries: Inquiries,
     log_reports: LogReports,
@@ -112,24 +116,34 @@ struct Agent {
     unwatched: Vec<SubjectId>,
 }
 
-/// Runs until nobody can ask any more.
+/// Why it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nobody can ask any more.
+    Unasked,
+    /// KVM was loaded, whose hooks were not there to be attached to at the start.
+    KvmLoaded,
+}
+
+/// Runs until nobody can ask any more, or it has to be started anew.
 pub async fn run(
     sources: Sources,
     table: Table,
     facts: Facts,
     monitor: Monitor,
     event_lines: Option<EventLines>,
+    helpers: Helpers,
     mut requests: mpsc::Receiver<Request>,
-) {
+) -> End {
     let mut kernel_log = sources.kernel_log;
     let mut mode_address = Some(mode::look_up(sources.symbols));
-    let mut vm_watch = VmWatch::start(sources.vm_events, facts.paths.clone());
+    let mut vm_watch = VmWatch::start(sources.vm_events, facts.paths.clone(), &helpers);
     let mut waiting = Waiting::default();
     let sites = Sites::new(facts.general_registers);
-    let symbolizer = Symbolizer::new(&facts.paths);
+    let symbolizer = helpers.symbolizer(&facts.paths);
     let mut agent = Agent {
         follows_calls: facts.follows_calls(),
-        inquiries: Inquiries::of(Resolver::new(facts.paths.clone())),
+        inquiries: helpers.inquiries(&facts.paths),
         facts,
         monitor,
         mode_address: None,
@@ -148,6 +162,7 @@ pub async fn run(
         stories: Stories::default(),
         sites,
         symbolizer,
+        helpers,
         event_lines,
         log_reports: LogReports::default(),
         log_history: sources.log_history.map(|history| {
@@ -164,7 +179,7 @@ pub async fn run(
         tokio::select! {
             request = requests.recv() => match request {
                 Some(request) => agent.take_request(request, &mut waiting),
-                None => return,
+                None => return End::Unasked,
             },
             () = waiting.is_over() => agent.answer(&mut waiting),
             identity = agent.inquiries.next() => {
@@ -197,7 +212,12 @@ pub async fn run(
                 }
             },
             () = EventLines::is_due(&agent.event_lines) => {}
-            found = vm_watch.next() => agent.meet_vms(&found),
+            found = vm_watch.next() => {
+                if vm_watch.kvm_was_loaded() && agent.facts.lacks_kvm {
+                    return End::KvmLoaded;
+                }
+                agent.meet_vms(&found);
+            }
             address = known(&mut mode_address) => {
                 mode_address = None;
                 agent.mode_address = address;

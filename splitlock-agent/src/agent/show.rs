@@ -57,6 +57,7 @@ impl Agent {
                 peak_bytes: records.peak(),
                 size_bytes: self.facts.record_bytes,
             }),
+            privileges: self.helpers.facts(&self.inquiries, &self.symbolizer),
             probes: self.probes(),
             kernel_log_reports: self.log_reports.by_name(),
             kernel_log_history: self.log_history.map(LogReports::by_name),

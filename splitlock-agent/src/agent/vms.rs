@@ -1,185 +1,138 @@
 //! VMs that have not run yet, or ran before the agent did: by KVM's uevents, and by the open files
 //! of all processes.
 
-use std::{collections::HashMap, future::pending, io, mem, sync::mpsc, thread};
+use std::{collections::VecDeque, future::pending, io, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::spawn_blocking,
+    time::timeout,
+};
 use tracing::{debug, warn};
 
-use super::Agent;
+use super::{Agent, helpers::Helpers};
 use crate::{
+    keeper::{Keeper, conversation::Conversation},
     readiness::Source,
     subjects::{
-        SubjectId,
         paths::Paths,
-        process,
         uevents::{Received, VmEvent, VmEventKind, VmEvents},
-        vms,
+        vm_search::{self, FoundVm, Look},
     },
 };
 
-/// A process that has a VM, or has none any more, and its comm.
-pub struct FoundVm {
-    id: SubjectId,
-    comm: Vec<u8>,
-    has_vm: bool,
-}
+/// For one look: thousands of processes, with thousands of files each.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the process that looks waits for another question.
+const REST: Duration = Duration::from_secs(10);
+
+/// What was seen; an error in words.
+type Seen = Result<Vec<FoundVm>, String>;
 
 /// Finds VMs as they come, and those that are there already.
 pub struct VmWatch {
     events: Option<Source<VmEvents>>,
     paths: Paths,
-    scans: UnboundedReceiver<Vec<FoundVm>>,
-    scanner: UnboundedSender<Vec<FoundVm>>,
-    is_scanning: bool,
-    scan_again: bool,
-    /// Processes that ended a VM, whose files are looked through for another one; true if they began
-    /// or ended one since. There may be thousands of files.
-    looks: HashMap<u32, bool>,
-    looked: UnboundedReceiver<(u32, Option<FoundVm>)>,
-    looker: UnboundedSender<(u32, Option<FoundVm>)>,
-    /// Gives pids to the thread that looks; `None` until there is one.
-    asked: Option<mpsc::Sender<u32>>,
+    /// What is to be looked for, in the order of the events, as each may undo what was seen before it.
+    waiting: VecDeque<Look>,
+    /// What is being looked for.
+    at: Option<Look>,
+    looks: UnboundedSender<Look>,
+    seen: UnboundedReceiver<Seen>,
+    kvm_was_loaded: bool,
 }
 
 impl VmWatch {
-    /// Starts with a look at all processes, in a thread of its own: there may be thousands.
-    pub fn start(events: Option<VmEvents>, paths: Paths) -> Self {
-        let (scanner, scans) = unbounded_channel();
-        let (looker, looked) = unbounded_channel();
+    /// Starts with a look at all processes, beside everything else: there may be thousands. To be
+    /// called in a runtime.
+    pub fn start(events: Option<VmEvents>, paths: Paths, helpers: &Helpers) -> Self {
+        let (looks, asked) = unbounded_channel();
+        let (seer, seen) = unbounded_channel();
+        match helpers.keeper() {
+            Some(keeper) => {
+                tokio::spawn(look_by_helper(Arc::clone(keeper), asked, seer));
+            }
+            None => {
+                tokio::spawn(look_by_thread(paths.clone(), asked, seer));
+            }
+        }
         let mut watch = Self {
             events: events.map(Source::new),
             paths,
-            scans,
-            scanner,
-            is_scanning: false,
-            scan_again: false,
-            looks: HashMap::new(),
-            looked,
-            looker,
-            asked: None,
+            waiting: VecDeque::new(),
+            at: None,
+            looks,
+            seen,
+            kvm_was_loaded: false,
         };
-        watch.scan();
+        watch.look(Look::All);
         watch
     }
 
-    /// Looks at all processes, once at a time.
-    fn scan(&mut self) {
-        if self.is_scanning {
-            self.scan_again = true;
-        } else {
-            self.start_scan();
-        }
+    /// Whether KVM came to this host since the start.
+    pub const fn kvm_was_loaded(&self) -> bool {
+        self.kvm_was_loaded
     }
 
-    fn start_scan(&mut self) {
-        let (paths, scanner) = (self.paths.clone(), self.scanner.clone());
-        let look = move || match vms::vms(&paths) {
-            Ok(ids) => {
-                let found = ids.into_iter().filter_map(|id| found(&paths, id)).collect();
-                // The agent may be ending.
-                let _ = scanner.send(found);
-            }
-            Err(error) => {
-                warn!(%error, "VMs that are there already cannot be looked for");
-                let _ = scanner.send(vec![]);
-            }
-        };
-        let started = thread::Builder::new()
-            .name("vm-scan".to_owned())
-            .spawn(look);
-        self.is_scanning = started
-            .inspect_err(|error| warn!(%error, "no thread to look for VMs"))
-            .is_ok();
+    /// Has something looked for, unless that waits already: it will be seen as it is then.
+    fn look(&mut self, look: Look) {
+        let is_creation = matches!(look, Look::Creator(_));
+        if is_creation || !self.waiting.contains(&look) {
+            self.waiting.push_back(look);
+        }
+        self.go_on();
     }
 
-    /// Has another thread see whether a process has a VM left, each process once at a time.
-    fn look(&mut self, pid: u32) {
-        if let Some(again) = self.looks.get_mut(&pid) {
-            *again = true;
-            return;
-        }
-        if self.asked.is_none() {
-            self.asked = self
-                .start_looking()
-                .inspect_err(|error| warn!(%error, "no thread to see whether VMs have ended"))
-                .ok();
-        }
-        if let Some(asked) = &self.asked
-            && asked.send(pid).is_ok()
+    fn go_on(&mut self) {
+        if self.at.is_none()
+            && let Some(look) = self.waiting.pop_front()
+            && self.looks.send(look).is_ok()
         {
-            self.looks.insert(pid, false);
+            self.at = Some(look);
         }
     }
 
-    fn start_looking(&self) -> io::Result<mpsc::Sender<u32>> {
-        let (asked, pids) = mpsc::channel();
-        let (paths, looker) = (self.paths.clone(), self.looker.clone());
-        thread::Builder::new()
-            .name("vm-files".to_owned())
-            .spawn(move || {
-                for pid in pids {
-                    let without = process::start_ticks(&paths, pid)
-                        .ok()
-                        .filter(|_| !vms::has_vm(&paths, pid))
-                        .and_then(|start_ticks| found(&paths, SubjectId { pid, start_ticks }))
-                        .map(|found| FoundVm {
-                            has_vm: false,
-                            ..found
-                        });
-                    if looker.send((pid, without)).is_err() {
-                        break;
-                    }
-                }
-            })?;
-        Ok(asked)
+    /// The process of a thread that has just created a VM, seen at once where `/proc` shows it and
+    /// nothing that was seen earlier is yet to be told.
+    fn creator(&mut self, tid: u32) -> Vec<FoundVm> {
+        let is_quiet = self.at.is_none_or(|look| look == Look::All) && self.waiting.is_empty();
+        let found = is_quiet
+            .then(|| vm_search::creator(&self.paths, tid))
+            .flatten();
+        if found.is_none() {
+            self.look(Look::Creator(tid));
+        }
+        found.into_iter().collect()
     }
 
     /// The next VMs that were found; waits for ever if there can be none.
     pub async fn next(&mut self) -> Vec<FoundVm> {
         tokio::select! {
-            Some(found) = self.scans.recv() => {
-                if mem::replace(&mut self.scan_again, false) {
-                    self.start_scan();
-                } else {
-                    self.is_scanning = false;
-                }
-                found
-            }
-            Some((pid, without)) = self.looked.recv() => {
-                // What was seen may be of before what happened since.
-                if self.looks.remove(&pid) == Some(true) {
-                    self.look(pid);
-                    return vec![];
-                }
-                without.into_iter().collect()
+            Some(seen) = self.seen.recv() => {
+                let what = self.at.take();
+                self.go_on();
+                seen.unwrap_or_else(|error| {
+                    warn!(error, ?what, "VMs cannot be looked for; they are found as they run");
+                    vec![]
+                })
             }
             event = next_event(&mut self.events) => match event {
-                Ok(Some(Received::Event(VmEvent { kind, tid }))) => {
-                    match kind {
-                        VmEventKind::Create => {
-                            let owner = owner(&self.paths, tid);
-                            if let Some(again) = owner
-                                .as_ref()
-                                .and_then(|owner| self.looks.get_mut(&owner.id.pid))
-                            {
-                                *again = true;
-                            }
-                            owner.into_iter().collect()
-                        }
-                        // It may have another one.
-                        VmEventKind::Destroy => {
-                            if let Ok(pid) = process::thread_group(&self.paths, tid) {
-                                self.look(pid);
-                            }
-                            vec![]
-                        }
-                    }
+                Ok(Some(Received::Event(VmEvent { kind: VmEventKind::Create, tid }))) => {
+                    self.creator(tid)
+                }
+                // It may have another one.
+                Ok(Some(Received::Event(VmEvent { kind: VmEventKind::Destroy, tid }))) => {
+                    self.look(Look::Without(tid));
+                    vec![]
+                }
+                Ok(Some(Received::Event(VmEvent { kind: VmEventKind::Kvm, .. }))) => {
+                    self.kvm_was_loaded = true;
+                    vec![]
                 }
                 Ok(None) => vec![],
                 Ok(Some(Received::Overrun)) => {
                     debug!("uevents were lost; looking at all processes");
-                    self.scan();
+                    self.look(Look::All);
                     vec![]
                 }
                 Err(error) => {
@@ -188,6 +141,70 @@ impl VmWatch {
                     vec![]
                 }
             },
+        }
+    }
+}
+
+/// Looks from a thread of this process, until nobody asks any more.
+async fn look_by_thread(
+    paths: Paths,
+    mut asked: UnboundedReceiver<Look>,
+    seer: UnboundedSender<Seen>,
+) {
+    while let Some(look) = asked.recv().await {
+        let paths = paths.clone();
+        let seen = spawn_blocking(move || vm_search::look(&paths, look)).await;
+        let seen = seen
+            .map_err(|error| error.to_string())
+            .and_then(|seen| seen.map_err(|error| error.to_string()));
+        if seer.send(seen).is_err() {
+            return;
+        }
+    }
+}
+
+/// Has processes look that the keeper starts: one at a time, and none where there is nothing to look
+/// for.
+async fn look_by_helper(
+    keeper: Arc<Keeper>,
+    mut asked: UnboundedReceiver<Look>,
+    seer: UnboundedSender<Seen>,
+) {
+    let mut helper: Option<Conversation> = None;
+    loop {
+        let next = match &helper {
+            None => asked.recv().await,
+            Some(_) => match timeout(REST, asked.recv()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    helper = None;
+                    continue;
+                }
+            },
+        };
+        let Some(look) = next else { return };
+        let mut conversation = match helper
+            .take()
+            .map_or_else(|| Conversation::begin(&keeper), Ok)
+        {
+            Ok(conversation) => conversation,
+            Err(error) => {
+                if seer.send(Err(error.to_string())).is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let seen = match timeout(PATIENCE, conversation.vms(look)).await {
+            Ok(Ok(found)) => {
+                helper = Some(conversation);
+                Ok(found)
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("it takes too long".to_owned()),
+        };
+        if seer.send(seen).is_err() {
+            return;
         }
     }
 }
@@ -202,24 +219,6 @@ async fn next_event(events: &mut Option<Source<VmEvents>>) -> io::Result<Option<
         ready.clear_ready();
     }
     Ok(event)
-}
-
-/// The process of a thread that has just created a VM; `None` if it is gone already.
-fn owner(paths: &Paths, tid: u32) -> Option<FoundVm> {
-    let pid = process::thread_group(paths, tid).ok()?;
-    let start_ticks = process::start_ticks(paths, pid).ok()?;
-    found(paths, SubjectId { pid, start_ticks })
-}
-
-/// With its comm, for if its process is gone before it is named. One that is gone now is found by
-/// what it did, if it did anything.
-fn found(paths: &Paths, id: SubjectId) -> Option<FoundVm> {
-    let comm = process::comm(paths, id.pid).ok()?;
-    Some(FoundVm {
-        id,
-        comm,
-        has_vm: true,
-    })
 }
 
 impl Agent {

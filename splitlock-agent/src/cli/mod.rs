@@ -11,6 +11,7 @@ mod environment;
 pub mod events;
 pub mod logging;
 mod manual;
+pub mod privileges;
 pub mod run;
 pub mod selftest;
 pub mod top;
@@ -26,6 +27,7 @@ use self::{
     selftest::{EventOptions, SelftestOptions},
     top::TopOptions,
 };
+use crate::keeper::KeeperOptions;
 
 /// Split locks and bus locks per process and per VM, as Prometheus metrics.
 #[derive(Debug, Parser)]
@@ -70,6 +72,9 @@ pub enum Command {
     /// Say what is at addresses of processes; the agent's own helper, which speaks JSON lines.
     #[command(hide = true)]
     Symbolize(PathOptions),
+    /// Look into other processes for the agent; its own helper.
+    #[command(hide = true)]
+    Keeper(KeeperOptions),
 }
 
 impl Command {

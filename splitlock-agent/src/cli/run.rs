@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::{counting::CountingOptions, events::EventOptions, logging::LogOptions, values};
+use super::{
+    counting::CountingOptions, events::EventOptions, logging::LogOptions,
+    privileges::PrivilegeOptions, values,
+};
 
 /// Options of `run`.
 #[derive(Clone, Debug, Args)]
@@ -16,6 +19,10 @@ pub struct RunOptions {
     /// What it counts, and within which limits.
     #[command(flatten)]
     pub counting: CountingOptions,
+
+    /// What rights it keeps.
+    #[command(flatten)]
+    pub privileges: PrivilegeOptions,
 
     /// The event log.
     #[command(flatten)]

@@ -19,7 +19,7 @@ use super::{
     look::{Looked, Looker},
     wire::{LINE_LIMIT, Reply, Request},
 };
-use crate::subjects::paths::Paths;
+use crate::{confine::helpers, subjects::paths::Paths};
 
 /// Bytes of address space: files are mapped whole.
 const ADDRESSES: u64 = 16 << 30;
@@ -38,14 +38,22 @@ const FIRST_TO_GO: &str = "1000";
 /// Answers questions from standard input on standard output until there are no more. Why it could not
 /// go on it tells nobody: the agent hears that it did not.
 pub fn run(paths: Paths) -> ExitCode {
+    be_small();
     match answer(paths) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn answer(paths: Paths) -> io::Result<()> {
+/// The same as a child of the keeper's.
+pub fn run_confined(paths: Paths) {
     be_small();
+    // Where the kernel has no filters, the keeper has told so.
+    let _ = helpers::confine_reader(true);
+    let _ = answer(paths);
+}
+
+fn answer(paths: Paths) -> io::Result<()> {
     // What it would say is of no use: the agent tells that it died.
     panic::set_hook(Box::new(|_| {}));
     let mut looker = Looker::new(paths);

@@ -8,6 +8,7 @@ use std::{
     ffi::OsString,
     fmt,
     future::pending,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,7 @@ use super::{
     wire::{Place, Reply, Request},
     worker::{Event, Worker, Workers},
 };
-use crate::subjects::paths::Paths;
+use crate::{keeper::Keeper, subjects::paths::Paths};
 
 /// Questions that are open at a time, at some 500 bytes each.
 const OPEN: usize = 256;
@@ -104,20 +105,15 @@ impl<K> Symbolizer<K> {
 
     /// Asks a splitlock-agent.
     pub fn of_program(program: impl Into<OsString>, paths: &Paths) -> Self {
-        let Paths {
-            procfs,
-            sysfs,
-            rootfs,
-        } = paths;
         let mut command = vec![program.into(), "symbolize".into()];
-        for (flag, path) in [
-            ("--path.procfs", procfs),
-            ("--path.sysfs", sysfs),
-            ("--path.rootfs", rootfs),
-        ] {
-            command.extend([flag.into(), path.clone().into_os_string()]);
-        }
+        command.extend(paths.flags());
         Self::of_command(command, PATIENCE, REST)
+    }
+
+    /// Has the keeper start who is asked.
+    pub fn of_keeper(keeper: &Arc<Keeper>) -> Self {
+        let workers = Workers::of_keeper(Arc::clone(keeper));
+        Self::of_workers(workers, PATIENCE, REST)
     }
 
     /// Gives each question up after another time.
@@ -128,9 +124,13 @@ impl<K> Symbolizer<K> {
     }
 
     fn of_command(command: Vec<OsString>, patience: Duration, rest: Duration) -> Self {
+        Self::of_workers(Workers::new(command), patience, rest)
+    }
+
+    fn of_workers(workers: Workers, patience: Duration, rest: Duration) -> Self {
         let now = Instant::now();
         Self {
-            workers: Workers::new(command),
+            workers,
             worker: None,
             waiting: Turns::new(OPEN),
             asked: None,
@@ -166,6 +166,11 @@ impl<K> Symbolizer<K> {
                 Err(Busy(key))
             }
         }
+    }
+
+    /// Whether a question would be looked at now.
+    pub fn is_available(&self) -> bool {
+        self.worker.is_some() || self.pauses_until <= Instant::now()
     }
 
     /// Questions that had no whole answer.

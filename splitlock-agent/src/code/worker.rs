@@ -6,7 +6,8 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::net::UnixStream as StdStream},
     process::{Child, Command, Stdio},
-    task::Poll,
+    sync::Arc,
+    task::{Context, Poll},
 };
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -19,7 +20,10 @@ use super::{
     turns::Group,
     wire::{LINE_LIMIT, Reply, Request},
 };
-use crate::readiness::readable;
+use crate::{
+    keeper::{self, Keeper, Kind},
+    readiness::readable,
+};
 
 /// Processes that may be there without having ended, stuck in the kernel, as one is that reads what
 /// a file system of a tenant's own (FUSE) does not give.
@@ -30,18 +34,31 @@ const ENDING_OF_GROUP: usize = 2;
 /// What starts processes, and waits for their ends.
 #[derive(Debug)]
 pub struct Workers {
-    command: Vec<OsString>,
+    starter: Starter,
     ending: Vec<Ending>,
+}
+
+#[derive(Debug)]
+enum Starter {
+    /// Children of this process.
+    Command(Vec<OsString>),
+    /// Children of the keeper's.
+    Keeper(Arc<Keeper>),
 }
 
 /// A process that was killed, or will be.
 #[derive(Debug)]
 struct Ending {
-    process: Child,
+    process: Process,
     /// Whose question it was at.
     group: Option<Group>,
-    /// Readable when it has ended.
-    pidfd: AsyncFd<OwnedFd>,
+}
+
+#[derive(Debug)]
+enum Process {
+    /// With a descriptor that is readable when it has ended.
+    Own(Child, AsyncFd<OwnedFd>),
+    Kept(keeper::Process),
 }
 
 /// A process.
@@ -68,7 +85,15 @@ impl Workers {
     /// Starts this command.
     pub const fn new(command: Vec<OsString>) -> Self {
         Self {
-            command,
+            starter: Starter::Command(command),
+            ending: vec![],
+        }
+    }
+
+    /// Has the keeper start them.
+    pub const fn of_keeper(keeper: Arc<Keeper>) -> Self {
+        Self {
+            starter: Starter::Keeper(keeper),
             ending: vec![],
         }
     }
@@ -82,33 +107,17 @@ impl Workers {
         if self.ending.len() >= ENDING {
             return Err(io::Error::other("too many of them hang in the kernel"));
         }
-        let (program, arguments) = self
-            .command
-            .split_first()
-            .ok_or_else(|| io::Error::other("no program"))?;
-        let (own, other) = StdStream::pair()?;
-        own.set_nonblocking(true)?;
-        let stream = UnixStream::from_std(own)?;
-        let mut process = Command::new(program)
-            .args(arguments)
-            .env_clear()
-            .stdin(Stdio::from(OwnedFd::from(other.try_clone()?)))
-            .stdout(Stdio::from(OwnedFd::from(other)))
-            .spawn()?;
-        let pidfd = match watch(&process) {
-            Ok(pidfd) => pidfd,
-            Err(error) => {
-                // Not waited for, it would stay as a zombie.
-                let _ = process.kill();
-                let _ = process.wait();
-                return Err(error);
+        let (process, stream) = match &self.starter {
+            Starter::Command(command) => start(command)?,
+            Starter::Keeper(keeper) => {
+                let (process, stream) = keeper.start_process(Kind::Symbolizer)?;
+                (Process::Kept(process), stream)
             }
         };
         Ok(Worker {
             ending: Ending {
                 process,
                 group: None,
-                pidfd,
             },
             stream,
             unsaid: vec![],
@@ -129,7 +138,7 @@ impl Workers {
     pub fn end(&mut self, worker: Worker, group: Option<Group>) {
         let mut ending = worker.ending;
         ending.group = group;
-        let _ = ending.process.kill();
+        ending.process.kill();
         self.ending.push(ending);
     }
 
@@ -157,12 +166,12 @@ impl Workers {
         poll_fn(|context| {
             let ended = self
                 .ending
-                .iter()
-                .position(|ending| ending.pidfd.poll_read_ready(context).is_ready());
+                .iter_mut()
+                .position(|ending| ending.process.poll_ended(context).is_ready());
             match ended {
                 Some(ended) => {
-                    let mut ended = self.ending.swap_remove(ended);
-                    let _ = ended.process.wait();
+                    // Dropping it waits for it.
+                    self.ending.swap_remove(ended);
                     Poll::Ready(())
                 }
                 None => Poll::Pending,
@@ -172,10 +181,52 @@ impl Workers {
     }
 }
 
-impl Drop for Ending {
+impl Process {
+    fn kill(&mut self) {
+        match self {
+            Self::Own(process, _) => drop(process.kill()),
+            Self::Kept(process) => process.kill(),
+        }
+    }
+
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Own(_, pidfd) => pidfd.poll_read_ready(context).map(drop),
+            Self::Kept(process) => process.poll_ended(context),
+        }
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.try_wait();
+        self.kill();
+        if let Self::Own(process, _) = self {
+            let _ = process.try_wait();
+        }
+    }
+}
+
+fn start(command: &[OsString]) -> io::Result<(Process, UnixStream)> {
+    let (program, arguments) = command
+        .split_first()
+        .ok_or_else(|| io::Error::other("no program"))?;
+    let (own, other) = StdStream::pair()?;
+    own.set_nonblocking(true)?;
+    let stream = UnixStream::from_std(own)?;
+    let mut process = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(other.try_clone()?)))
+        .stdout(Stdio::from(OwnedFd::from(other)))
+        .spawn()?;
+    match watch(&process) {
+        Ok(pidfd) => Ok((Process::Own(process, pidfd), stream)),
+        Err(error) => {
+            // Not waited for, it would stay as a zombie.
+            let _ = process.kill();
+            let _ = process.wait();
+            Err(error)
+        }
     }
 }
 

@@ -100,6 +100,12 @@ families! {
         "Entries in use of the kernel's ledgers: subjects with traps, vCPU threads with exits.";
     LEDGER_LIMIT: GAUGE "splitlock_ledger_entries_limit" ["ledger"]
         "How many entries a ledger has.";
+    PRIVILEGES: GAUGE "splitlock_privileges_info" ["user", "capabilities", "landlock", "seccomp"]
+        "What rights the agent has: its user id, capabilities in force (none, all, or names), how whole its Landlock domain is (full, partial, none), whether its system calls are filtered (0 or 1); always 1.";
+    HELPER_UP: GAUGE "splitlock_helper_up" ["helper"]
+        "Whether a process that looks into other processes for the agent is there, or would be if it were asked (0 or 1).";
+    HELPER_DEATHS: COUNTER "splitlock_helper_deaths_total" ["helper"]
+        "Processes that looked into other processes for the agent and died without being asked to.";
     RECORD_RING_USED: GAUGE "splitlock_record_ring_used_bytes" []
         "Bytes of the records' ring buffer that wait to be read.";
     RECORD_RING_PEAK: GAUGE "splitlock_record_ring_peak_bytes" []

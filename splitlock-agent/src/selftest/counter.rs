@@ -15,7 +15,7 @@ use tokio::{
 
 use super::reading::Reading;
 use crate::{
-    agent::Request,
+    agent::{Request, helpers::Helpers},
     cli::{
         logging::{LogFormat, LogLevel, LogOptions},
         selftest::{DEFAULT_URL, SelftestOptions},
@@ -170,7 +170,7 @@ impl Own {
             .build()
             .context("starting the runtime")?;
         let (requests, questions) = mpsc::channel(1);
-        runtime.spawn(attached.run(questions, None));
+        runtime.spawn(attached.run(questions, None, Helpers::own()));
         Ok(Self { runtime, requests })
     }
 

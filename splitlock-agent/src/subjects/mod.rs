@@ -16,6 +16,7 @@ pub mod paths;
 pub mod process;
 pub mod resolver;
 pub mod uevents;
+pub mod vm_search;
 pub mod vmm;
 pub mod vms;
 

@@ -1,6 +1,6 @@
 //! Where the host's file systems are mounted for the agent.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{ffi::OsString, fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 /// Mount points. In a container they differ from the host's; `procfs` must be one of the initial
 /// pid namespace, as the kernel side's pids are.
@@ -49,6 +49,23 @@ impl Paths {
             ));
         }
         Ok(())
+    }
+
+    /// As flags of this program.
+    pub fn flags(&self) -> Vec<OsString> {
+        let Self {
+            procfs,
+            sysfs,
+            rootfs,
+        } = self;
+        [
+            ("--path.procfs", procfs),
+            ("--path.sysfs", sysfs),
+            ("--path.rootfs", rootfs),
+        ]
+        .into_iter()
+        .flat_map(|(flag, path)| [flag.into(), path.clone().into_os_string()])
+        .collect()
     }
 
     /// A file or folder of one process, or of a thread: `/proc/PID/entry`.

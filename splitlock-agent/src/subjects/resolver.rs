@@ -5,7 +5,7 @@ use std::io;
 use super::{
     SubjectId,
     cgroup::{self, CgroupIdentity, Runtime, by_id::CgroupsById},
-    identity::{Fact, Identity, Missing, Seen, Why},
+    identity::{Fact, Identity, Missing, Question, Seen, Why},
     names::{PATH_LIMIT, printable, printable_within},
     paths::Paths,
     process,
@@ -36,6 +36,14 @@ impl Resolver {
         &self.paths
     }
 
+    /// Answers a question, see [`Self::identify`].
+    pub fn answer(&self, question: &Question) -> Identity {
+        Identity {
+            is_vm: question.is_vm,
+            ..self.identify(question.subject, &question.seen())
+        }
+    }
+
     /// Who a subject is, as far as it can still be learnt.
     ///
     /// What `/proc` says counts only if the pid is the subject's own after it was read, for then it
@@ -55,72 +63,20 @@ impl Resolver {
         let lives = thread.is_some_and(|tid| {
             is_it() && process::is_exiting(&self.paths, tid).is_ok_and(|exiting| !exiting)
         });
-        self.judge(subject, seen, read, (!lives).then_some(Why::Ended))
+        let by_id = || self.cgroup_of_id(seen.cgroup_id);
+        let cgroup = lives
+            .then(|| read.cgroups.as_ref().ok())
+            .flatten()
+            .and_then(|text| self.cgroup_of_living(text, seen.cgroup_id))
+            .or_else(by_id);
+        judge(subject, seen, read, cgroup, (!lives).then_some(Why::Ended))
     }
 
     /// Who a subject is by what the kernel side wrote down, as there is a reason not to ask `/proc`.
     /// Does not wait.
     pub fn by_kernel_alone(&self, subject: SubjectId, seen: &Seen<'_>, why: Why) -> Identity {
-        self.judge(subject, seen, Read::nothing(), Some(why))
-    }
-
-    /// What was read counts unless there is a reason for disbelief.
-    fn judge(
-        &self,
-        subject: SubjectId,
-        seen: &Seen<'_>,
-        read: Read,
-        disbelief: Option<Why>,
-    ) -> Identity {
-        let lives = disbelief.is_none();
-        let mut missing = Vec::new();
-        let mut miss = |fact| {
-            let why = disbelief.unwrap_or(Why::Unreadable);
-            missing.push(Missing { fact, why });
-        };
-        let mut take = |fact, read: io::Result<Vec<u8>>| {
-            let read = read.ok().filter(|_| lives);
-            if read.is_none() {
-                miss(fact);
-            }
-            read
-        };
-        let exe = take(Fact::Exe, read.exe);
-        let command_line = take(Fact::CommandLine, read.command_line);
-        let cgroup = lives
-            .then_some(read.cgroups.ok())
-            .flatten()
-            .and_then(|text| self.cgroup_of_living(&text, seen.cgroup_id))
-            .or_else(|| self.cgroup_of_id(seen.cgroup_id));
-        if cgroup.is_none() {
-            miss(Fact::Cgroup);
-        }
-        let cgroup = cgroup.map(|mut cgroup| {
-            if let Some(runtime) = read.runtime.filter(|_| lives)
-                && let Some(container) = &mut cgroup.container
-            {
-                container.runtime.get_or_insert(runtime);
-            }
-            cgroup
-        });
-        let argv = argv(command_line.as_deref().unwrap_or_default());
-        let unknown = CgroupIdentity::default();
-        let vm = name_vm(
-            exe.as_deref().unwrap_or_default(),
-            &argv,
-            seen.comm,
-            cgroup.as_ref().unwrap_or(&unknown),
-        );
-        Identity {
-            subject,
-            comm: printable(seen.comm),
-            exe: exe.map(|exe| printable_within(&exe, PATH_LIMIT)),
-            command_line: command_line.as_deref().map(shown),
-            cgroup,
-            vm,
-            is_vm: false,
-            missing,
-        }
+        let cgroup = self.cgroup_of_id(seen.cgroup_id);
+        by_kernel_alone(subject, seen, cgroup, why)
     }
 
     /// Where the process is outside this one's cgroup namespace, `/proc` tells but the end of its
@@ -137,6 +93,70 @@ impl Resolver {
     fn cgroup_of_id(&self, id: u64) -> Option<CgroupIdentity> {
         let path = (id != 0).then(|| self.cgroups.path(id))?.ok()??;
         (path != b"/").then(|| cgroup::of_path(&path))
+    }
+}
+
+/// Who a subject is by what the kernel side wrote down, and its cgroup if somebody knows it.
+pub fn by_kernel_alone(
+    subject: SubjectId,
+    seen: &Seen<'_>,
+    cgroup: Option<CgroupIdentity>,
+    why: Why,
+) -> Identity {
+    judge(subject, seen, Read::nothing(), cgroup, Some(why))
+}
+
+/// What was read counts unless there is a reason for disbelief.
+fn judge(
+    subject: SubjectId,
+    seen: &Seen<'_>,
+    read: Read,
+    cgroup: Option<CgroupIdentity>,
+    disbelief: Option<Why>,
+) -> Identity {
+    let lives = disbelief.is_none();
+    let mut missing = Vec::new();
+    let mut miss = |fact| {
+        let why = disbelief.unwrap_or(Why::Unreadable);
+        missing.push(Missing { fact, why });
+    };
+    let mut take = |fact, read: io::Result<Vec<u8>>| {
+        let read = read.ok().filter(|_| lives);
+        if read.is_none() {
+            miss(fact);
+        }
+        read
+    };
+    let exe = take(Fact::Exe, read.exe);
+    let command_line = take(Fact::CommandLine, read.command_line);
+    if cgroup.is_none() {
+        miss(Fact::Cgroup);
+    }
+    let cgroup = cgroup.map(|mut cgroup| {
+        if let Some(runtime) = read.runtime.filter(|_| lives)
+            && let Some(container) = &mut cgroup.container
+        {
+            container.runtime.get_or_insert(runtime);
+        }
+        cgroup
+    });
+    let argv = argv(command_line.as_deref().unwrap_or_default());
+    let unknown = CgroupIdentity::default();
+    let vm = name_vm(
+        exe.as_deref().unwrap_or_default(),
+        &argv,
+        seen.comm,
+        cgroup.as_ref().unwrap_or(&unknown),
+    );
+    Identity {
+        subject,
+        comm: printable(seen.comm),
+        exe: exe.map(|exe| printable_within(&exe, PATH_LIMIT)),
+        command_line: command_line.as_deref().map(shown),
+        cgroup,
+        vm,
+        is_vm: false,
+        missing,
     }
 }
 

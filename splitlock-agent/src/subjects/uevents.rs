@@ -20,6 +20,8 @@ use rustix::{
 const KERNEL_GROUP: u32 = 1;
 /// `UEVENT_BUFFER_SIZE` (linux/kobject.h, 2048) and the header `ACTION@PATH` before it.
 const MESSAGE_LIMIT: usize = 8 << 10;
+/// KVM's device, below `/sys`.
+const KVM: &[u8] = b"/devices/virtual/misc/kvm";
 /// Bytes that the kernel holds for this socket: some thousand messages. A host that starts its guests sends
 /// many at once.
 const RECEIVE_BUFFER: usize = 2 << 20;
@@ -42,6 +44,8 @@ pub enum VmEventKind {
     Create,
     /// Its last descriptor was closed.
     Destroy,
+    /// KVM itself came: its module was loaded. Of no thread.
+    Kvm,
 }
 
 /// A message of the kernel's, if it is of a VM: `change@/devices/virtual/misc/kvm`, then `KEY=VALUE`
@@ -50,7 +54,12 @@ pub enum VmEventKind {
 pub fn parse(message: &[u8]) -> Option<VmEvent> {
     let mut fields = message.split(|byte| *byte == 0);
     let (action, device) = split_once(fields.next()?, b'@')?;
-    if action != b"change" || device != b"/devices/virtual/misc/kvm" {
+    // Sent as the last thing when a processor's module is loaded (`kvm_init`: `misc_register`).
+    if action == b"add" && device == KVM {
+        let kind = VmEventKind::Kvm;
+        return Some(VmEvent { kind, tid: 0 });
+    }
+    if action != b"change" || device != KVM {
         return None;
     }
     let mut kind = None;
@@ -161,7 +170,7 @@ mod tests {
         let kind = parse(destroy.as_bytes()).map(|event| event.kind);
         assert_eq!(kind, Some(VmEventKind::Destroy));
         for (from, to) in [
-            ("change@", "add@"),
+            ("change@", "remove@"),
             ("misc/kvm\0", "misc/kvm2\0"),
             ("EVENT=create", "EVENT=other"),
             ("PID=4711", "PID=-1"),
@@ -174,6 +183,9 @@ mod tests {
                 "{from:?} {to:?}"
             );
         }
+        let added = text.replacen("change@", "add@", 1);
+        let kind = parse(added.as_bytes()).map(|event| event.kind);
+        assert_eq!(kind, Some(VmEventKind::Kvm));
         // What udev sends on begins otherwise.
         assert_eq!(parse(b"libudev\0\xfe\xed\xca\xfe"), None);
     }
@@ -182,7 +194,8 @@ mod tests {
     fn fuzz_uevent() {
         bolero::check!(name = "uevent").for_each(|message: &[u8]| {
             if parse(message).is_some() {
-                assert!(message.starts_with(b"change@/devices/virtual/misc/kvm\0"));
+                let device = b"@/devices/virtual/misc/kvm\0";
+                assert!(message.windows(device.len()).any(|part| part == device));
             }
             // Whatever stands behind a whole message changes at most its values.
             let mut longer = CREATE.to_vec();

@@ -55,6 +55,58 @@ impl TrapCount {
     }
 }
 
+/// What rights the agent has, and who looks into other processes for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PrivilegeFacts {
+    /// Whether it gave up those that it was started with.
+    pub dropped: bool,
+    /// Its user id.
+    pub user: u32,
+    /// Capabilities in force: `none`, `all`, or names with commas between them.
+    pub capabilities: String,
+    /// How whole its Landlock domain is: `full`, `partial` or `none`.
+    pub landlock: &'static str,
+    /// Whether its system calls are filtered.
+    pub seccomp: bool,
+    /// What could not be given up, in words.
+    pub kept: Vec<String>,
+    /// The processes that look; none where the agent does so itself.
+    pub helpers: Vec<HelperRow>,
+}
+
+impl PrivilegeFacts {
+    /// Of an agent that gave all of them up, as user 65519 and with all helpers there.
+    pub fn dropped() -> Self {
+        let helpers = ["keeper", "resolver", "symbolizer"];
+        Self {
+            dropped: true,
+            user: 65_519,
+            capabilities: "none".to_owned(),
+            landlock: "full",
+            seccomp: true,
+            kept: vec![],
+            helpers: helpers
+                .map(|helper| HelperRow {
+                    helper,
+                    up: true,
+                    deaths: 0,
+                })
+                .into(),
+        }
+    }
+}
+
+/// A process that looks into other processes for the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HelperRow {
+    /// `keeper`, `resolver` or `symbolizer`.
+    pub helper: &'static str,
+    /// Whether it is there, or would be if it were asked.
+    pub up: bool,
+    /// How many of them died without being asked to.
+    pub deaths: u64,
+}
+
 /// Counts by name of the reason.
 pub type ByReason = BTreeMap<&'static str, u64>;
 
@@ -391,6 +443,8 @@ pub struct Snapshot {
     pub ledgers: LedgerFullness,
     /// How full the ring buffer is; `None` once it could not be read any more.
     pub record_ring: Option<RecordRing>,
+    /// What rights the agent has.
+    pub privileges: PrivilegeFacts,
     /// The hooks.
     pub probes: Vec<ProbeRow>,
     /// Reports of the kernel log since the start, by trap.

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::answer::{self, Answer, Detail, Versioned};
 use crate::{
-    agent::{self, Request},
+    agent::{self, Request, helpers::Helpers},
     cli::counting::CountingOptions,
     start::{Attached, Ground},
     subjects::SubjectId,
@@ -41,7 +41,7 @@ impl Own {
             .build()
             .context("starting the runtime")?;
         let (requests, questions) = mpsc::channel(1);
-        runtime.spawn(attached.run(questions, None));
+        runtime.spawn(attached.run(questions, None, Helpers::own()));
         Ok(Self { requests, runtime })
     }
 

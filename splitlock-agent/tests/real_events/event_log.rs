@@ -5,7 +5,7 @@ use std::{
     io::{self, Read as _},
     os::{
         fd::OwnedFd,
-        unix::{net::UnixDatagram, process::CommandExt as _},
+        unix::{fs::PermissionsExt as _, net::UnixDatagram, process::CommandExt as _},
     },
     path::{Path, PathBuf},
     process::{self, Stdio},
@@ -276,6 +276,9 @@ fn the_journal_gets_fields() {
     let folder = std::env::temp_dir().join(format!("splitlock-journal-{}", process::id()));
     fs::create_dir_all(&folder).expect("a folder");
     let journal = UnixDatagram::bind(folder.join("socket")).expect("a socket");
+    // As the journal's is: for every user.
+    let all = fs::Permissions::from_mode(0o666);
+    fs::set_permissions(folder.join("socket"), all).expect("permissions");
     journal
         .set_read_timeout(Some(Duration::from_secs(20)))
         .expect("a timeout");
@@ -320,7 +323,8 @@ fn the_journal_gets_fields() {
 fn have_journal(folder: &Path) -> io::Result<()> {
     have_own_run()?;
     for path in ["/run/systemd", "/run/systemd/journal"] {
-        rustix::fs::mkdirat(CWD, path, rustix::fs::Mode::RWXU)?;
+        // As systemd makes them: for every user to pass.
+        rustix::fs::mkdirat(CWD, path, rustix::fs::Mode::from_raw_mode(0o755))?;
     }
     mount_bind(folder, "/run/systemd/journal")?;
     Ok(())

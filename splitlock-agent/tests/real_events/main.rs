@@ -33,6 +33,7 @@ mod page;
 mod page_crowd;
 mod page_figures;
 mod page_pictures;
+mod privileges;
 mod processes;
 mod prometheus;
 mod prometheus_server;
@@ -77,6 +78,9 @@ fn main() -> ExitCode {
     if args.next_if_eq("hypervisor").is_some() {
         return hypervisor::main(&args.collect::<Vec<_>>());
     }
+    if args.next_if_eq("act").is_some() {
+        return privileges::acts::main(&args.collect::<Vec<_>>());
+    }
     if args.next_if_eq("become").is_some() {
         return events::become_program(env::args_os().skip(2));
     }
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
         sites::TESTS,
         storm::TESTS,
         own_cost::TESTS,
+        privileges::TESTS,
         prometheus::TESTS,
         joins::TESTS,
         top::TESTS,

@@ -23,6 +23,17 @@ pub fn check() -> io::Result<()> {
     ))
 }
 
+/// Opens the socket by a first line; it is kept, as whoever has given up its rights can open none.
+///
+/// # Errors
+/// The journal is not there.
+pub fn open() -> io::Result<()> {
+    check()?;
+    let fields = [("SYSLOG_IDENTIFIER", "splitlock-agent")];
+    journal_send(Priority::Info, "the event log begins", fields.into_iter())
+        .map_err(io::Error::other)
+}
+
 /// Sends a line: a message in words, and a field `SPLITLOCK_…` for each value.
 ///
 /// # Errors

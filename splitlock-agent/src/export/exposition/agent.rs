@@ -64,6 +64,24 @@ pub fn write(snapshot: &Snapshot, text: &mut Text) {
             text.family(family).add(&[], bytes);
         }
     }
+    let privileges = &snapshot.privileges;
+    text.family(&metrics::PRIVILEGES).add(
+        &[
+            &privileges.user,
+            &privileges.capabilities,
+            &privileges.landlock,
+            &u8::from(privileges.seccomp),
+        ],
+        1,
+    );
+    let mut up = text.family(&metrics::HELPER_UP);
+    for row in &privileges.helpers {
+        up.add(&[&row.helper], u8::from(row.up));
+    }
+    let mut deaths = text.family(&metrics::HELPER_DEATHS);
+    for row in &privileges.helpers {
+        deaths.add(&[&row.helper], row.deaths);
+    }
     text.family(&metrics::BUILD_INFO).add(
         &[
             &env!("CARGO_PKG_VERSION"),

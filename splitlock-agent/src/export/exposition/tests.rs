@@ -15,8 +15,8 @@ use crate::{
         vmm::{Evidence, Vmm},
     },
     table::snapshot::{
-        Fullness, HostFacts, Owner, ProbeRow, ProbeRuns, ProcessRow, RecordRing, SCHEMA, TrapCount,
-        VmRow, WorkloadRow,
+        Fullness, HostFacts, Owner, PrivilegeFacts, ProbeRow, ProbeRuns, ProcessRow, RecordRing,
+        SCHEMA, TrapCount, VmRow, WorkloadRow,
     },
 };
 
@@ -115,6 +115,7 @@ pub fn snapshot() -> Snapshot {
             peak_bytes: 2,
             size_bytes: 3,
         }),
+        privileges: PrivilegeFacts::dropped(),
         probes: vec![
             ProbeRow {
                 probe: "signal_generate",

@@ -9,8 +9,8 @@ use splitlock_agent::{
         vmm::{Evidence, Vmm},
     },
     table::snapshot::{
-        Fullness, HostFacts, Owner, ProbeRow, ProbeRuns, ProcessRow, RecordRing, SCHEMA, Snapshot,
-        TrapCount, VmRow, WorkloadRow,
+        Fullness, HostFacts, Owner, PrivilegeFacts, ProbeRow, ProbeRuns, ProcessRow, RecordRing,
+        SCHEMA, Snapshot, TrapCount, VmRow, WorkloadRow,
     },
 };
 use splitlock_common::{Event, Loss};
@@ -316,6 +316,7 @@ fn host(mode: &'static str, sees: &[(&'static str, bool)]) -> Snapshot {
             peak_bytes: 112,
             size_bytes: 262_144,
         }),
+        privileges: PrivilegeFacts::dropped(),
         probes: vec![
             probe("kvm_exit", Some("tracepoint"), "every_trap"),
             probe("handle_guest_split_lock", Some("fentry"), "lower_bound"),
