@@ -320,6 +320,23 @@ pub struct AgentView {
     pub reported: bool,
     /// Its hooks.
     pub hooks: Vec<HookRow>,
+    /// What rights it has; `None` for an agent that does not tell.
+    pub rights: Option<AgentRights>,
+}
+
+/// What rights a running agent has.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AgentRights {
+    /// Whether it gave up those that it was started with.
+    pub dropped: bool,
+    /// Its user id.
+    pub user: u64,
+    /// Capabilities in force.
+    pub capabilities: String,
+    /// What it could not give up, in words.
+    pub kept: Vec<String>,
+    /// The processes that look into others for it and are not there.
+    pub down: Vec<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

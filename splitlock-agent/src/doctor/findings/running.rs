@@ -1,7 +1,7 @@
 //! Is an agent running, and is what it sees what there is to see?
 
 use super::{Finding, RESTART, Severity, attaching::is_left_out};
-use crate::doctor::facts::{AgentState, AgentView, Facts, HowKnown, RunningAgent};
+use crate::doctor::facts::{AgentRights, AgentState, AgentView, Facts, HowKnown, RunningAgent};
 
 pub fn find(facts: &Facts) -> Vec<Finding> {
     let agent = &facts.agent;
@@ -11,6 +11,7 @@ pub fn find(facts: &Facts) -> Vec<Finding> {
         if view.kernel == facts.kernel.release {
             found.extend(behind(facts, view));
             found.extend(left_out(facts, view));
+            found.extend(view.rights.iter().flat_map(rights));
         } else {
             found.push(
                 Finding::new(
@@ -100,6 +101,50 @@ fn behind(facts: &Facts, view: &AgentView) -> Option<Finding> {
         )
         .command(RESTART)
     })
+}
+
+/// What the running agent could still do, and what it cannot learn for lack of a helper.
+fn rights(rights: &AgentRights) -> Vec<Finding> {
+    let mut found = vec![];
+    if !rights.dropped {
+        found.push(
+            Finding::new(
+                "agent_keeps_rights",
+                Severity::Warning,
+                format!(
+                    "the running agent keeps what it was started with: user {}, capabilities {}",
+                    rights.user, rights.capabilities
+                ),
+                "whoever got into the process that talks HTTP would have them",
+            )
+            .advice("start it without --privileges=keep and SPLITLOCK_PRIVILEGES"),
+        );
+    } else if !rights.kept.is_empty() {
+        found.push(Finding::new(
+            "agent_keeps_some_rights",
+            Severity::Note,
+            format!(
+                "the running agent could not give up all: {}",
+                rights.kept.join("; ")
+            ),
+            "there is a bound less around the process that talks HTTP",
+        ));
+    }
+    if !rights.down.is_empty() {
+        found.push(
+            Finding::new(
+                "agent_without_helpers",
+                Severity::Warning,
+                format!(
+                    "the running agent is without its {}",
+                    rights.down.join(", ")
+                ),
+                "new processes and VMs are named by what the kernel side knows; counts go on",
+            )
+            .command(RESTART),
+        );
+    }
+    found
 }
 
 /// What the running agent's own flags keep from it. Where its hooks stand in for doctor's, they are told

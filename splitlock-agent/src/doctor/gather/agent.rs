@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use ureq::Agent as Client;
 
-use super::super::facts::{AgentState, AgentView, HookRow, RunningAgent};
+use super::super::facts::{AgentRights, AgentState, AgentView, HookRow, RunningAgent};
 use crate::{cli::selftest::DEFAULT_URL, subjects::names::printable};
 
 /// For an answer: an agent that has none within 10 s says so itself, but nobody waits here that long.
@@ -89,6 +89,19 @@ fn view(snapshot: &Value) -> Option<AgentView> {
                 refused: texts(&probe["refused"]),
             })
             .collect(),
+        rights: snapshot.get("privileges").map(|rights| AgentRights {
+            dropped: rights["dropped"].as_bool().unwrap_or(false),
+            user: rights["user"].as_u64().unwrap_or(0),
+            capabilities: text(&rights["capabilities"]),
+            kept: texts(&rights["kept"]),
+            down: rights["helpers"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|helper| helper["up"] == false)
+                .map(|helper| text(&helper["helper"]))
+                .collect(),
+        }),
     })
 }
 

@@ -4,7 +4,7 @@ use splitlock_common::{Hook, Mode};
 
 use super::{
     super::{
-        facts::{AgentState, Facts, TracefsState},
+        facts::{AgentRights, AgentState, Facts, TracefsState},
         verdict::Answer::{self, Degraded, No, Partly, Unknown, Yes},
     },
     fixtures::{intel, nobody, on_kernel, unprivileged, weighed, without, zen5},
@@ -361,6 +361,31 @@ pub fn hosts() -> Vec<(&'static str, Facts, Answer, &'static [&'static str])> {
             }),
             Degraded,
             &["agent_leaves_out", "(warn_mode_lower_bound)"],
+        ),
+        (
+            "an agent that keeps its rights",
+            but(intel(), |facts| {
+                facts.agent.view.as_mut().unwrap().rights = Some(AgentRights::default());
+            }),
+            Degraded,
+            &["agent_keeps_rights", "(warn_mode_lower_bound)"],
+        ),
+        (
+            "an agent whose keeper died, on a kernel without Landlock",
+            but(intel(), |facts| {
+                facts.agent.view.as_mut().unwrap().rights = Some(AgentRights {
+                    dropped: true,
+                    kept: vec!["the kernel has no Landlock".to_owned()],
+                    down: vec!["keeper".to_owned()],
+                    ..AgentRights::default()
+                });
+            }),
+            Degraded,
+            &[
+                "agent_without_helpers",
+                "(agent_keeps_some_rights)",
+                "(warn_mode_lower_bound)",
+            ],
         ),
         (
             "another host's agent",
