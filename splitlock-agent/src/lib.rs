@@ -3,7 +3,8 @@
 //! A pipeline whose stages are the modules, in the direction of the data:
 //! [`host`] → [`probes`] → [`intake`] → [`subjects`] → [`table`] → [`export`].
 //! [`detection`] says whether the host would notice at all. [`agent`] is the task that
-//! runs it, [`start`] prepares it, [`run`] is the daemon around that. [`doctor`] examines the host.
+//! runs it, [`start`] prepares it, [`run`] is the daemon around that. [`doctor`] examines the host,
+//! and [`remote`] is how it, `top` and `selftest` ask an agent that runs.
 
 pub mod agent;
 pub mod cli;
@@ -19,6 +20,7 @@ mod logging;
 mod memory;
 pub mod probes;
 mod readiness;
+pub mod remote;
 pub mod run;
 pub mod selftest;
 pub mod start;

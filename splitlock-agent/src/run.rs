@@ -16,11 +16,15 @@ use crate::{
     confine::separation::Separation,
     export::{
         event_log::{EventLog, journal},
-        server::Server,
+        web_config::Live,
     },
     logging, memory,
     start::{Attached, Ground},
 };
+
+mod web;
+
+use self::web::Web;
 
 /// The exit status that asks to be started again: `EX_TEMPFAIL` of sysexits(3).
 pub const START_AGAIN: u8 = 75;
@@ -32,8 +36,15 @@ pub const START_AGAIN: u8 = 75;
 pub fn run(options: &RunOptions) -> Result<ExitCode> {
     memory::keep_one_heap();
     logging::start(options.log);
+    // Before anything is attached, and while every file can be read.
+    let config = Live::load(options.web.config_file.as_deref())?;
+    if options.check {
+        web::check(&options.web.addresses(), &config)?;
+        println!("the flags and the web configuration are right");
+        return Ok(ExitCode::SUCCESS);
+    }
     let ground = Ground::find(&options.counting)?;
-    let prepared = Prepared::new(options, &ground)?;
+    let prepared = Prepared::new(options, config, &ground)?;
     let keeper = prepared.helpers.keeper().cloned();
     let status = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -50,15 +61,16 @@ pub fn run(options: &RunOptions) -> Result<ExitCode> {
 /// What takes rights to open, opened while the process has one thread. A signal ends the process until
 /// the runtime waits for it, and with it all that was attached.
 struct Prepared {
-    server: Server,
+    web: Web,
     attached: Attached,
     helpers: Helpers,
     questions: mpsc::Receiver<Request>,
 }
 
 impl Prepared {
-    fn new(options: &RunOptions, ground: &Ground) -> Result<Self> {
+    fn new(options: &RunOptions, config: Live, ground: &Ground) -> Result<Self> {
         let RunOptions {
+            check: _,
             web,
             counting,
             events: _,
@@ -66,22 +78,24 @@ impl Prepared {
             privileges,
         } = options;
         // Beside the attaching, which takes longer.
-        let separation =
+        let mut separation =
             Separation::begin(privileges, &counting.paths.paths()).map_err(anyhow::Error::msg)?;
         let (requests, questions) = mpsc::channel(16);
         // Before the hooks: a second agent fails here and counts nothing.
-        let server = Server::bind(web.listen_address, &web.telemetry_path, requests)
-            .with_context(|| format!("listening on {}", web.listen_address))?;
+        let web = Web::open(web, config, requests)?;
         let attached = Attached::attach(counting, ground, log.level == LogLevel::Debug)?;
         if options.events.events == Events::Journald {
             journal::open().context("--events journald")?;
+        }
+        if let Some(separation) = &mut separation {
+            separation.leave_readable(web.config.folders());
         }
         let helpers = match separation {
             Some(separation) => separation.complete(|| attached.reads_maps()),
             None => Helpers::own(),
         };
         Ok(Self {
-            server,
+            web,
             attached,
             helpers,
             questions,
@@ -90,9 +104,9 @@ impl Prepared {
 }
 
 async fn serve(options: &RunOptions, prepared: Prepared) -> Result<ExitCode> {
-    let RunOptions { web, events, .. } = options;
+    let RunOptions { events, .. } = options;
     let Prepared {
-        server,
+        web,
         attached,
         helpers,
         questions,
@@ -110,8 +124,8 @@ async fn serve(options: &RunOptions, prepared: Prepared) -> Result<ExitCode> {
         }
         None => None,
     };
-    let address = server.address().context("the listener's address")?;
-    info!("serving on http://{address}{}", web.telemetry_path);
+    web.tell();
+    let Web { server, files, .. } = web;
 
     let agent = pin!(attached.run(questions, event_lines, helpers));
     // A task of its own: clients are served also while the agent reads.
@@ -135,6 +149,7 @@ async fn serve(options: &RunOptions, prepared: Prepared) -> Result<ExitCode> {
     // Nobody is accepted any more, and no request waits for an agent that is gone.
     serving.abort();
     let _ = serving.await;
+    drop(files);
     // The programs and maps end with the agent, which owns them.
     Ok(status)
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::counting::CountingOptions;
+use super::{counting::CountingOptions, remote::RemoteOptions};
 
 /// Options of `doctor`.
 #[derive(Clone, Debug, Args)]
@@ -15,6 +15,10 @@ pub struct DoctorOptions {
     /// http://127.0.0.1:9839 is asked but not missed.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+
+    /// How to ask it.
+    #[command(flatten)]
+    pub remote: RemoteOptions,
 
     /// What an agent would count, and within which limits.
     #[command(flatten)]

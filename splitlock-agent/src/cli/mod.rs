@@ -12,6 +12,7 @@ pub mod events;
 pub mod logging;
 mod manual;
 pub mod privileges;
+pub mod remote;
 pub mod run;
 pub mod selftest;
 pub mod top;

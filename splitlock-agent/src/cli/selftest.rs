@@ -2,10 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::counting::CountingOptions;
-
-/// Where an agent serves by default.
-pub const DEFAULT_URL: &str = "http://127.0.0.1:9839";
+use super::{counting::CountingOptions, remote::RemoteOptions};
 
 /// Options of `selftest`.
 #[derive(Clone, Debug, Args)]
@@ -14,6 +11,10 @@ pub struct SelftestOptions {
     /// by default. Where this is not given and none answers there, an agent is started for the test.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+
+    /// How to ask it.
+    #[command(flatten)]
+    pub remote: RemoteOptions,
 
     /// Start an agent for the test, whatever runs, with the flags below.
     #[arg(long)]

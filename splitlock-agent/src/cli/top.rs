@@ -4,19 +4,20 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{counting::CountingOptions, values};
+use super::{counting::CountingOptions, remote::RemoteOptions, values};
 use crate::top::order::Column;
-
-/// Where an agent serves that was not told otherwise.
-pub const DEFAULT_URL: &str = "http://127.0.0.1:9839";
 
 /// Options of `top`.
 #[derive(Clone, Debug, Args)]
 pub struct TopOptions {
-    /// The agent to watch, such as `http://hv1:9839`. Without this flag the one at
+    /// The agent to watch, such as `https://hv1:9839` or `unix:/run/splitlock-agent.sock`. Without this flag the one at
     /// http://127.0.0.1:9839, or if none answers there and the rights suffice, probes of top's own.
     #[arg(long = "url", value_name = "URL")]
     pub url: Option<String>,
+
+    /// How to ask it.
+    #[command(flatten)]
+    pub remote: RemoteOptions,
 
     /// Time from one look to the next, at least 100ms. Where a look takes long, there are fewer: a
     /// tenth of the time at most is spent on them.

@@ -1,15 +1,20 @@
 //! Values of flags.
 
-use std::{
-    net::{SocketAddr, ToSocketAddrs as _},
-    time::Duration,
-};
+use std::{net::ToSocketAddrs as _, path::Path, time::Duration};
+
+use crate::export::server::listeners::ListenAddress;
 
 /// Paths that the server uses for something else.
 const TAKEN: [&str; 3] = ["/", "/healthz", "/readyz"];
 
-/// An address to listen on; without one, all.
-pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+/// An address to listen on, without one all; or `unix:` and the path of a socket.
+pub fn listen_address(text: &str) -> Result<ListenAddress, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        if !Path::new(path).is_absolute() {
+            return Err("the path of a socket begins with /: unix:/run/…".to_owned());
+        }
+        return Ok(ListenAddress::Unix(path.into()));
+    }
     let whole = match text.strip_prefix(':') {
         Some(port) => format!("[::]:{port}"),
         None => text.to_owned(),
@@ -18,6 +23,7 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
         .to_socket_addrs()
         .map_err(|error| error.to_string())?
         .next()
+        .map(ListenAddress::Tcp)
         .ok_or_else(|| "the name has no address".to_owned())
 }
 
@@ -61,7 +67,16 @@ mod tests {
         assert_eq!(read("[::1]:0").as_deref(), Ok("[::1]:0"));
         assert_eq!(read(":9839").as_deref(), Ok("[::]:9839"));
         assert!(read("localhost:9839").is_ok());
-        for text in ["", "localhost", "127.0.0.1", ":x", "127.0.0.1:70000"] {
+        assert_eq!(read("unix:/run/x.sock").as_deref(), Ok("unix:/run/x.sock"));
+        for text in [
+            "",
+            "localhost",
+            "127.0.0.1",
+            ":x",
+            "127.0.0.1:70000",
+            "unix:",
+            "unix:x",
+        ] {
             assert!(read(text).is_err(), "{text}");
         }
     }

@@ -112,6 +112,16 @@ families! {
         "The most bytes of the records' ring buffer that waited at a reading since the agent's start.";
     RECORD_RING_SIZE: GAUGE "splitlock_record_ring_size_bytes" []
         "Size of the records' ring buffer. What does not fit is in splitlock_lost_total.";
+    WEB_CONNECTIONS: GAUGE "splitlock_web_connections" []
+        "Connections of clients to the agent's server.";
+    WEB_CONNECTIONS_LIMIT: GAUGE "splitlock_web_connections_limit" []
+        "How many connections there can be. Past it, those that wait longest make room.";
+    WEB_REFUSED: COUNTER "splitlock_web_refused_total" ["cause"]
+        "What the agent's server refused its clients, by cause.";
+    WEB_CONFIG_FAILURES: COUNTER "splitlock_web_config_reload_failures_total" []
+        "How often --web.config.file had changed and could not be used, so that the last good one went on.";
+    WEB_CONFIG_CURRENT: GAUGE "splitlock_web_config_last_reload_success" []
+        "Whether --web.config.file is in use as it was read last.";
     BUILD_INFO: GAUGE "splitlock_build_info" ["version", "revision", "rustversion"]
         "What this agent was built from, and with which compiler.";
 }

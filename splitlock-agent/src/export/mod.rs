@@ -5,3 +5,4 @@ pub mod exposition;
 pub mod metrics;
 pub mod page;
 pub mod server;
+pub mod web_config;

@@ -18,15 +18,20 @@ use crate::{
     agent::{Request, helpers::Helpers},
     cli::{
         logging::{LogFormat, LogLevel, LogOptions},
-        selftest::{DEFAULT_URL, SelftestOptions},
+        remote::DEFAULT_URL,
+        selftest::SelftestOptions,
     },
     logging,
+    remote::{Failure, Remote, UNAUTHORIZED},
     start::{Attached, Ground},
     table::snapshot::SCHEMA,
 };
 
 /// For one answer: an agent gives up after 10 s itself.
 const ANSWER: Duration = Duration::from_secs(12);
+
+/// What is asked for.
+const SNAPSHOT: &str = "/api/v1/snapshot";
 
 /// How long it may take until what has happened is shown. Names wait for `/proc` 2 s at most.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,12 +42,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// An agent.
 pub enum Counter {
     /// One that runs.
-    Running {
-        /// Where it serves.
-        url: String,
-        /// Asks it.
-        client: ureq::Agent,
-    },
+    Running(Remote),
     /// One of the test's own.
     Own(Own),
 }
@@ -63,30 +63,29 @@ impl Counter {
             return Own::start(options).map(Self::Own);
         }
         let url = options.url.as_deref().unwrap_or(DEFAULT_URL);
-        let running = Self::Running {
-            url: url.trim_end_matches('/').to_owned(),
-            client: client(),
-        };
-        match running.read() {
-            Ok(_) => Ok(running),
-            Err(error) if options.url.is_none() && is_absence(&error) => Own::start(options)
+        let remote = Remote::new(url, &options.remote, ANSWER)?;
+        match remote.get(SNAPSHOT) {
+            Err(Failure::Absent(_)) if options.url.is_none() => Own::start(options)
                 .with_context(|| {
                     format!("no agent answers at {url}, and none can be started for the test")
                 })
                 .map(Self::Own),
-            Err(error) => Err(error),
+            answer => {
+                snapshot_of(&remote, answer)?;
+                Ok(Self::Running(remote))
+            }
         }
     }
 
     /// Whether it was there before the test.
     pub fn is_running(&self) -> bool {
-        matches!(self, Self::Running { .. })
+        matches!(self, Self::Running(_))
     }
 
     /// Which it is.
     pub fn name(&self) -> String {
         match self {
-            Self::Running { url, .. } => format!("the agent at {url}"),
+            Self::Running(remote) => format!("the agent at {}", remote.name()),
             Self::Own(_) => "an agent started for this test".to_owned(),
         }
     }
@@ -97,20 +96,7 @@ impl Counter {
     /// It does not answer, or not as this version understands.
     pub fn read(&self) -> Result<Reading> {
         let reading: Reading = match self {
-            Self::Running { url, client } => {
-                let url = format!("{url}/api/v1/snapshot");
-                let text = client
-                    .get(&url)
-                    .call()
-                    .with_context(|| url.clone())?
-                    .into_body()
-                    .with_config()
-                    .limit(1 << 30)
-                    .read_to_string()
-                    .with_context(|| url.clone())?;
-                serde_json::from_str(&text)
-                    .with_context(|| format!("{url} is no snapshot of an agent"))?
-            }
+            Self::Running(remote) => snapshot_of(remote, remote.get(SNAPSHOT))?,
             Self::Own(own) => own.read()?,
         };
         ensure!(
@@ -137,22 +123,12 @@ impl Counter {
     }
 }
 
-/// A client that no proxy comes between: the agent is on this host.
-fn client() -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .timeout_global(Some(ANSWER))
-        .proxy(None)
-        .build()
-        .into()
-}
-
-/// Whether nobody listens there.
-fn is_absence(error: &anyhow::Error) -> bool {
-    match error.downcast_ref::<ureq::Error>() {
-        Some(ureq::Error::ConnectionFailed) => true,
-        Some(ureq::Error::Io(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
-        _ => false,
-    }
+fn snapshot_of(remote: &Remote, answer: Result<(u16, Vec<u8>), Failure>) -> Result<Reading> {
+    let name = format!("{}{SNAPSHOT}", remote.name());
+    let (status, text) = answer.map_err(|failure| anyhow!("{}", failure.text()))?;
+    ensure!(status != 401, "{name}: {UNAUTHORIZED}");
+    ensure!(status == 200, "{name}: HTTP {status} instead of 200");
+    serde_json::from_slice(&text).with_context(|| format!("{name} is no snapshot of an agent"))
 }
 
 impl Own {

@@ -1,11 +1,8 @@
 //! Where the pictures come from.
 
-use std::{
-    net::{SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::{net::TcpStream, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use super::{
     answer::{Answer, Detail},
@@ -13,7 +10,10 @@ use super::{
     remote::Remote,
 };
 use crate::{
-    cli::top::{DEFAULT_URL, TopOptions},
+    cli::{
+        remote::{DEFAULT_ADDRESS, DEFAULT_URL},
+        top::TopOptions,
+    },
     subjects::SubjectId,
 };
 
@@ -35,16 +35,12 @@ impl Source {
     /// Why there is none, and what to do about it.
     pub fn find(options: &TopOptions) -> Result<Self> {
         if let Some(url) = &options.url {
-            return Ok(Self::Remote(Remote::new(url)?));
+            return Ok(Self::Remote(Remote::new(url, &options.remote)?));
         }
-        let address: SocketAddr = DEFAULT_URL
-            .trim_start_matches("http://")
-            .parse()
-            .context("the default address")?;
         // Not by an HTTP request: its threads would not share the mount namespace that own probes
         // may make.
-        let refused = match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(_) => return Ok(Self::Remote(Remote::new(DEFAULT_URL)?)),
+        let refused = match TcpStream::connect_timeout(&DEFAULT_ADDRESS, PATIENCE) {
+            Ok(_) => return Ok(Self::Remote(Remote::new(DEFAULT_URL, &options.remote)?)),
             Err(error) => error,
         };
         Own::start(&options.counting)

@@ -43,7 +43,7 @@ fn state(agent: &RunningAgent) -> Option<Finding> {
             Finding::new(
                 "agent_unhealthy",
                 Severity::Warning,
-                format!("{url} answers to /healthz: {answer}"),
+                format!("{url} answers to /readyz: {answer}"),
                 "no agent whose hooks are attached answers there",
             )
             .advice("its log says what is wrong: journalctl -u splitlock-agent")

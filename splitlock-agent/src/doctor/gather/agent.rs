@@ -3,60 +3,51 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::Agent as Client;
 
 use super::super::facts::{AgentRights, AgentState, AgentView, HookRow, RunningAgent};
-use crate::{cli::selftest::DEFAULT_URL, subjects::names::printable};
+use crate::{
+    cli::remote::{DEFAULT_URL, RemoteOptions},
+    remote::{Remote, UNAUTHORIZED},
+    subjects::names::printable,
+};
 
 /// For an answer: an agent that has none within 10 s says so itself, but nobody waits here that long.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// More than 5,000 subjects take.
-const LARGEST_SNAPSHOT: u64 = 256 << 20;
-
-pub fn ask(url: Option<&str>) -> RunningAgent {
-    let base = url.unwrap_or(DEFAULT_URL).trim_end_matches('/');
-    let client: Client = Client::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .http_status_as_error(false)
-        // An agent is not behind a proxy.
-        .proxy(None)
-        .build()
-        .into();
-    let state = match get(&client, &format!("{base}/healthz")) {
-        Ok((200, _)) => AgentState::Healthy,
-        Ok((status, text)) => AgentState::Unhealthy(format!("{status} {}", first_line(&text))),
-        Err(error) => AgentState::Absent(printable(error.as_bytes())),
+pub fn ask(url: Option<&str>, options: &RemoteOptions) -> RunningAgent {
+    let given = url.unwrap_or(DEFAULT_URL);
+    let mut found = RunningAgent {
+        url: printable(given.trim_end_matches('/').as_bytes()),
+        is_expected: url.is_some(),
+        state: AgentState::Healthy,
+        view: None,
     };
-    let view = match &state {
-        AgentState::Absent(_) => None,
-        _ => get(&client, &format!("{base}/api/v1/snapshot"))
+    let remote = match Remote::new(given, options, PATIENCE) {
+        Ok(remote) => remote,
+        Err(error) => {
+            found.state = AgentState::Absent(printable(format!("{error:#}").as_bytes()));
+            return found;
+        }
+    };
+    // Not /healthz, which keeps the reason from those who are no users.
+    found.state = match remote.get("/readyz") {
+        Ok((200, _)) => AgentState::Healthy,
+        Ok((401, _)) => AgentState::Unhealthy(UNAUTHORIZED.to_owned()),
+        Ok((status, text)) => AgentState::Unhealthy(format!("{status} {}", first_line(&text))),
+        Err(failure) => AgentState::Absent(failure.text()),
+    };
+    if !matches!(found.state, AgentState::Absent(_)) {
+        found.view = remote
+            .get("/api/v1/snapshot")
             .ok()
             .filter(|(status, _)| *status == 200)
-            .and_then(|(_, text)| view(&serde_json::from_str(&text).ok()?)),
-    };
-    RunningAgent {
-        url: printable(base.as_bytes()),
-        is_expected: url.is_some(),
-        state,
-        view,
+            .and_then(|(_, text)| view(&serde_json::from_slice(&text).ok()?));
     }
+    found
 }
 
-fn get(client: &Client, url: &str) -> Result<(u16, String), String> {
-    let answer = client.get(url).call().map_err(|error| error.to_string())?;
-    let status = answer.status().as_u16();
-    let text = answer
-        .into_body()
-        .with_config()
-        .limit(LARGEST_SNAPSHOT)
-        .read_to_string()
-        .map_err(|error| error.to_string())?;
-    Ok((status, text))
-}
-
-fn first_line(text: &str) -> String {
-    printable(text.lines().next().unwrap_or_default().as_bytes())
+fn first_line(text: &[u8]) -> String {
+    printable(text.split(|byte| *byte == b'\n').next().unwrap_or_default())
 }
 
 /// What matters of a snapshot; `None` where it is none.
@@ -134,7 +125,7 @@ mod tests {
 
     #[test]
     fn where_nobody_listens_there_is_no_agent() {
-        let nobody = ask(Some("http://127.0.0.1:1/"));
+        let nobody = ask(Some("http://127.0.0.1:1/"), &RemoteOptions::default());
         assert!(matches!(nobody.state, AgentState::Absent(_)));
         assert_eq!(nobody.url, "http://127.0.0.1:1");
         assert!(nobody.view.is_none() && nobody.is_expected);
@@ -145,7 +136,7 @@ mod tests {
         bolero::check!(name = "agent_view").for_each(|text: &[u8]| {
             let text = String::from_utf8_lossy(text);
             let is_harmless = |text: &str| text == printable(text.as_bytes());
-            assert!(is_harmless(&first_line(&text)));
+            assert!(is_harmless(&first_line(text.as_bytes())));
             let Some(found) = serde_json::from_str(&text).ok().as_ref().and_then(view) else {
                 return;
             };

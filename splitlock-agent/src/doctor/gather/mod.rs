@@ -35,7 +35,7 @@ pub fn gather(options: &DoctorOptions) -> std::io::Result<Facts> {
         pid_namespace: options.counting.paths.paths().check().into(),
     };
     let ground = Ground::look();
-    let agent = agent::ask(options.url.as_deref());
+    let agent = agent::ask(options.url.as_deref(), &options.remote);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -4,6 +4,7 @@ mod agent;
 mod host;
 mod subjects;
 mod text;
+pub mod web;
 
 use prometheus::{
     Encoder as _, TextEncoder, core::Collector as _, process_collector::ProcessCollector,

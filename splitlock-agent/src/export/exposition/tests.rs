@@ -143,6 +143,38 @@ pub fn snapshot() -> Snapshot {
     }
 }
 
+fn served() -> web::Served {
+    web::Served {
+        connections: 3,
+        connections_limit: 64,
+        refused: vec![("method", 2)],
+        config: Some(web::Reloads {
+            failures: 1,
+            is_current: false,
+        }),
+    }
+}
+
+#[test]
+fn the_servers_own_series() {
+    let text = String::from_utf8(web::encode(&served())).unwrap();
+    for line in [
+        "splitlock_web_connections 3",
+        "splitlock_web_connections_limit 64",
+        r#"splitlock_web_refused_total{cause="method"} 2"#,
+        "splitlock_web_config_reload_failures_total 1",
+        "splitlock_web_config_last_reload_success 0",
+    ] {
+        assert!(text.lines().any(|own| own == line), "{line} in {text}");
+    }
+    let without_file = web::Served {
+        config: None,
+        ..served()
+    };
+    let text = String::from_utf8(web::encode(&without_file)).unwrap();
+    assert!(!text.contains("web_config"), "{text}");
+}
+
 fn lines(snapshot: &Snapshot) -> BTreeSet<String> {
     let text = encode(snapshot, &ProcessCollector::for_self()).unwrap();
     let text = String::from_utf8(text).unwrap();
@@ -154,7 +186,9 @@ fn lines(snapshot: &Snapshot) -> BTreeSet<String> {
 
 #[test]
 fn every_family_of_the_contract_can_be_shown_and_no_other() {
-    let text = String::from_utf8(families(&snapshot()).into_bytes()).unwrap();
+    let mut text = families(&snapshot()).into_bytes();
+    text.extend(web::encode(&served()));
+    let text = String::from_utf8(text).unwrap();
     let shown: BTreeSet<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Failure, PAUSE, clients::Clients, gzip};
+use super::{Failure, PAUSE, gzip, service::Service};
 use crate::{
     agent::{Answer, Request},
     export::exposition,
@@ -26,6 +26,8 @@ use crate::{
 
 /// For the agent to answer, and for the encoding.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How long an agent that has answered is taken to be healthy.
+const HEALTH_TIME: Duration = Duration::from_secs(1);
 /// Bytes of the answers that are being written to clients. A larger one can only be alone.
 const BUDGET: usize = 16 * 1024 * 1024;
 /// For clients to make room for a new answer: longer than it takes until those that do not read
@@ -54,8 +56,10 @@ pub struct Form {
 pub struct Answers {
     requests: mpsc::Sender<Request>,
     own: ProcessCollector,
-    clients: Clients,
+    service: Service,
     budget: Arc<Semaphore>,
+    /// When the agent last answered a question for its health.
+    healthy: Mutex<Option<Instant>>,
     /// Requests that have no answer yet.
     waiting: AtomicUsize,
     /// The answers to those; nothing while there are none. Whoever has the lock encodes, so that
@@ -71,12 +75,13 @@ struct Latest {
 
 impl Answers {
     /// To the questions that clients have to the agent.
-    pub fn new(requests: mpsc::Sender<Request>, clients: Clients) -> Self {
+    pub fn new(requests: mpsc::Sender<Request>, service: Service) -> Self {
         Self {
             requests,
             own: ProcessCollector::for_self(),
-            clients,
+            service,
             budget: Arc::new(Semaphore::new(BUDGET)),
+            healthy: Mutex::new(None),
             waiting: AtomicUsize::new(0),
             latest: Mutex::new(None),
         }
@@ -90,10 +95,20 @@ impl Answers {
             .map_err(|_| Failure::Late)?
     }
 
-    /// Whether the agent answers.
+    /// Whether the agent answers, or did a moment ago: this is asked by those who are no users, too,
+    /// and takes a reading of the ledgers.
     pub async fn check(&self) -> Result<(), Failure> {
-        let asked = timeout(ANSWER_TIME, self.ask()).await;
-        asked.map_err(|_| Failure::Late)?.map(|_| ())
+        let ask = async {
+            let mut last = self.healthy.lock().await;
+            if last.is_some_and(|last| last.elapsed() < HEALTH_TIME) {
+                return Ok(());
+            }
+            *last = None;
+            self.ask().await?;
+            *last = Some(Instant::now());
+            Ok(())
+        };
+        timeout(ANSWER_TIME, ask).await.map_err(|_| Failure::Late)?
     }
 
     async fn find_or_make(&self, form: Form) -> Result<Bytes, Failure> {
@@ -166,7 +181,10 @@ impl Answers {
     fn encode(&self, snapshot: &Snapshot, form: Form) -> Result<Vec<u8>, String> {
         let text = match form.what {
             What::Metrics => {
-                exposition::encode(snapshot, &self.own).map_err(|error| error.to_string())?
+                let mut text =
+                    exposition::encode(snapshot, &self.own).map_err(|error| error.to_string())?;
+                text.extend(exposition::web::encode(&self.service.served()));
+                text
             }
             What::Json => serde_json::to_vec(snapshot).map_err(|error| error.to_string())?,
         };
@@ -198,7 +216,7 @@ impl Answers {
                 Ok(bytes) => return Ok(bytes),
                 Err(same) => text = same,
             }
-            self.clients.evict_unread();
+            self.service.clients.evict_unread();
             sleep(PAUSE).await;
         }
         Err(Failure::Busy)

@@ -2,8 +2,8 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     io::{self, IoSlice},
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -22,20 +22,27 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     select,
     task::{AbortHandle, Id},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tracing::debug;
+
+use super::{gate::Gate, peer::Peer, refusals::Cause, stream::Stream};
 
 /// From the connection, or the last answer, to the whole head of a request. A scraper whose
 /// connection was closed meanwhile makes a new one.
 const HEAD_TIME: Duration = Duration::from_secs(5);
+/// For a TLS handshake, from the connection on.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// For a client that neither reads nor writes while the agent waits for it.
 pub const STALL_TIME: Duration = Duration::from_secs(10);
 /// The same, where another client needs its place or the memory of its answer.
 const SHORT_STALL_TIME: Duration = Duration::from_secs(1);
+/// The same, where the client itself needs it for one more connection: a crowd of one client's is
+/// gone through faster than the client can make it.
+const OWN_STALL_TIME: Duration = Duration::from_millis(20);
 /// From the connection to the last request.
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// For the answer to that, however steadily the client reads.
@@ -107,12 +114,18 @@ pub struct Clients(Arc<Mutex<HashMap<Id, Client>>>);
 struct Client {
     task: AbortHandle,
     progress: Arc<Progress>,
+    peer: Peer,
 }
 
 impl Clients {
     /// Enters a connection that `task` serves.
-    pub fn add(&self, task: AbortHandle, progress: Arc<Progress>) {
-        lock(&self.0).insert(task.id(), Client { task, progress });
+    pub fn add(&self, task: AbortHandle, progress: Arc<Progress>, peer: Peer) {
+        let client = Client {
+            task,
+            progress,
+            peer,
+        };
+        lock(&self.0).insert(client.task.id(), client);
     }
 
     /// Forgets a connection whose task has ended.
@@ -120,32 +133,54 @@ impl Clients {
         lock(&self.0).remove(&id);
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        lock(&self.0).len()
+    }
+
+    /// How many a client has.
+    pub fn count_of(&self, peer: Peer) -> usize {
+        let clients = lock(&self.0);
+        clients.values().filter(|one| one.peer == peer).count()
+    }
+
+    /// Closes the one of a client's own connections that has stalled for longest.
+    pub fn evict_own(&self, peer: Peer) -> bool {
+        self.evict(OWN_STALL_TIME, |client| {
+            (client.peer == peer)
+                .then(|| client.progress.since())
+                .flatten()
+        })
+    }
+
     /// Closes the connection whose client has stalled for longest.
-    pub fn evict_stalled(&self) {
-        self.evict(Progress::since);
+    pub fn evict_stalled(&self) -> bool {
+        self.evict(SHORT_STALL_TIME, |client| client.progress.since())
     }
 
     /// The same among those that do not read their answer.
-    pub fn evict_unread(&self) {
-        self.evict(|progress| match progress.get() {
+    pub fn evict_unread(&self) -> bool {
+        self.evict(SHORT_STALL_TIME, |client| match client.progress.get() {
             Waits::Reading(since) => Some(since),
             Waits::Agent | Waits::Request(_) => None,
-        });
+        })
     }
 
-    fn evict(&self, since: impl Fn(&Progress) -> Option<Instant>) {
+    fn evict(&self, least: Duration, since: impl Fn(&Client) -> Option<Instant>) -> bool {
         let mut clients = lock(&self.0);
         let longest = clients
             .iter()
-            .filter_map(|(id, client)| Some((since(&client.progress)?, *id)))
-            .filter(|(since, _)| since.elapsed() >= SHORT_STALL_TIME)
+            .filter_map(|(id, client)| Some((since(client)?, *id)))
+            .filter(|(since, _)| since.elapsed() >= least)
             .min_by_key(|(since, _)| *since);
-        if let Some((since, id)) = longest
-            && let Some(client) = clients.remove(&id)
-        {
-            debug!(stalled = ?since.elapsed(), "a connection makes room for others");
+        let Some((since, id)) = longest else {
+            return false;
+        };
+        if let Some(client) = clients.remove(&id) {
+            debug!(client = %client.peer, stalled = ?since.elapsed(), "a connection makes room for others");
             client.task.abort();
         }
+        true
     }
 }
 
@@ -156,8 +191,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Serves a connection until its end.
 pub fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: Stream,
+    peer: Peer,
+    gate: Arc<Gate>,
     router: Router,
 ) -> (Arc<Progress>, impl Future<Output = ()>) {
     let progress = Arc::new(Progress(Mutex::new(Waits::Request(Instant::now()))));
@@ -166,25 +202,58 @@ pub fn serve(
         progress: Arc::clone(&progress),
     };
     let served = async move {
-        if let Err(reason) = serve_watched(watched, router).await {
-            debug!(%peer, reason, "connection");
+        if let Err(reason) = serve_watched(watched, peer, gate, router).await {
+            debug!(client = %peer, reason, "connection");
         }
     };
     (progress, served)
 }
 
-async fn serve_watched(watched: Watched, router: Router) -> Result<(), String> {
+async fn serve_watched(
+    watched: Watched,
+    peer: Peer,
+    gate: Arc<Gate>,
+    router: Router,
+) -> Result<(), String> {
     let progress = Arc::clone(&watched.progress);
+    let Some(tls) = gate.tls(peer) else {
+        return serve_http(watched, &progress, peer, gate, router).await;
+    };
+    let accepting = TlsAcceptor::from(Arc::clone(&tls.config)).accept(watched);
+    let accepted = timeout(HANDSHAKE_TIME, accepting).await;
+    match accepted {
+        Ok(Ok(stream)) => serve_http(stream, &progress, peer, gate, router).await,
+        Ok(Err(error)) => {
+            gate.refuse(Cause::Handshake);
+            Err(format!("TLS: {error}"))
+        }
+        Err(_) => {
+            gate.refuse(Cause::Handshake);
+            Err("TLS: no handshake in time".to_owned())
+        }
+    }
+}
+
+async fn serve_http(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    progress: &Arc<Progress>,
+    peer: Peer,
+    gate: Arc<Gate>,
+    router: Router,
+) -> Result<(), String> {
     let router = TowerToHyperService::new(router.into_service::<Incoming>());
-    let asked = Arc::clone(&progress);
+    let asked = Arc::clone(progress);
     let service = service_fn(move |request| {
         asked.set(Waits::Agent);
-        let answer = router.call(request);
         let asked = Arc::clone(&asked);
+        let gate = Arc::clone(&gate);
+        let router = router.clone();
         async move {
-            let answer = answer.await;
+            let answer = gate
+                .answer(peer, request, |request| router.call(request))
+                .await;
             asked.set(Waits::Request(Instant::now()));
-            answer
+            Ok::<_, Infallible>(answer)
         }
     });
     // A request that was sent before the last one's answer is read waits: hyper reads a head only
@@ -196,7 +265,7 @@ async fn serve_watched(watched: Watched, router: Router) -> Result<(), String> {
             .max_buf_size(HEAD_BYTES)
             // Answers are shared, not copied.
             .writev(true)
-            .serve_connection(TokioIo::new(watched), service)
+            .serve_connection(TokioIo::new(stream), service)
     );
     select! {
         result = connection.as_mut() => return result.map_err(|error| error.to_string()),
@@ -212,7 +281,7 @@ async fn serve_watched(watched: Watched, router: Router) -> Result<(), String> {
 
 /// A connection that notes what moves.
 struct Watched {
-    stream: TcpStream,
+    stream: Stream,
     progress: Arc<Progress>,
 }
 
@@ -276,8 +345,7 @@ impl Drop for Watched {
     fn drop(&mut self) {
         // The client cannot make anything of half an answer, which the kernel would keep for it.
         if matches!(self.progress.get(), Waits::Reading(_)) {
-            // Without this the kernel gives up later.
-            let _ = self.stream.set_zero_linger();
+            self.stream.forget_unread();
         }
     }
 }

@@ -3,11 +3,19 @@
 //! What a client can take from the agent is bounded: places, time, and memory.
 
 mod answers;
+mod authentication;
+mod bucket;
 mod clients;
 mod document;
+mod gate;
 mod gzip;
+pub mod listeners;
+pub mod peer;
+mod refusals;
+mod service;
+mod stream;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
 use axum::{
     Router,
@@ -17,41 +25,32 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, bind, socket_with,
-    sockopt::{
-        set_socket_recv_buffer_size, set_socket_reuseaddr, set_socket_send_buffer_size,
-        set_tcp_user_timeout,
-    },
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    select,
-    sync::mpsc,
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::{select, sync::mpsc, task::JoinSet, time::sleep};
 use tracing::warn;
 
 use self::{
     answers::{Answers, Form, What},
     clients::Clients,
     document::Document,
+    gate::Gate,
+    listeners::{Listener, Waiting},
+    peer::Peer,
+    refusals::{Cause, Refusals},
+    service::Service,
+    stream::Stream,
 };
-use super::exposition;
+use super::{exposition, web_config::Live};
 use crate::agent::Request;
 
 /// Connections at a time. A further one takes the place of one that has stalled, or waits.
 const CONNECTIONS: usize = 64;
-/// Those that the kernel keeps until they are accepted.
-const BACKLOG: i32 = 1024;
-/// What the kernel keeps for a client that does not read; it doubles this for its own needs.
-const SEND_BUFFER: usize = 64 * 1024;
-/// What it keeps of requests that the agent does not read yet, doubled likewise.
-const RECEIVE_BUFFER: usize = 16 * 1024;
+/// Of one client's. A further one takes the place of the one that it has kept waiting for longest.
+const CONNECTIONS_OF_ONE: usize = CONNECTIONS / 2;
 /// Before looking again for a place or memory, and before accepting again where that failed, as
 /// when no file descriptor is free.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The same, where it is the client's own place.
+const SHORT_PAUSE: Duration = Duration::from_millis(5);
 /// When a client that was refused should try again, in seconds.
 const RETRY_AFTER: &str = "5";
 
@@ -59,23 +58,33 @@ type Context = State<Arc<Answers>>;
 
 /// A bound server.
 pub struct Server {
-    listener: std::net::TcpListener,
+    listeners: Vec<Listener>,
     clients: Clients,
+    gate: Arc<Gate>,
     router: Router,
+    /// Which listener is asked first for its next connection.
+    first: usize,
 }
 
 impl Server {
-    /// Binds the address; needs no runtime.
+    /// For these sockets; needs no runtime.
     ///
     /// # Errors
-    /// The address is in use, not this machine's, or not for this user.
-    pub fn bind(
-        address: SocketAddr,
+    /// Never in practice: the page can be packed.
+    pub fn new(
+        listeners: Vec<Listener>,
+        config: Arc<Live>,
         telemetry_path: &str,
         requests: mpsc::Sender<Request>,
     ) -> io::Result<Self> {
         let clients = Clients::default();
-        let answers = Answers::new(requests, clients.clone());
+        let refusals = Arc::new(Refusals::default());
+        let service = Service {
+            clients: clients.clone(),
+            config: Arc::clone(&config),
+            refusals: Arc::clone(&refusals),
+        };
+        let answers = Answers::new(requests, service);
         let page = Document::new(telemetry_path)?;
         let router = Router::new()
             .route(
@@ -89,32 +98,30 @@ impl Server {
             .route("/readyz", get(health))
             .with_state(Arc::new(answers));
         Ok(Self {
-            listener: listen(address)?,
+            listeners,
             clients,
+            gate: Arc::new(Gate::new(config, refusals)),
             router,
+            first: 0,
         })
-    }
-
-    /// The address, with the port that the kernel chose for port 0.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
     }
 
     /// Serves for ever. The connections end with this future.
     ///
     /// # Errors
-    /// The listener cannot be waited for.
-    pub async fn serve(self) -> io::Result<Infallible> {
-        let listener = TcpListener::from_std(self.listener.try_clone()?)?;
+    /// A listener cannot be waited for.
+    pub async fn serve(mut self) -> io::Result<Infallible> {
+        let listeners = self.listeners.drain(..).map(Listener::wait);
+        let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
         let mut connections = JoinSet::new();
         loop {
             let accepted = select! {
-                accepted = listener.accept() => accepted,
-                () = self.reap(&mut connections) => continue,
+                accepted = accept(&listeners, &mut self.first) => accepted,
+                () = reap(&self.clients, &mut connections) => continue,
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    self.make_room(&mut connections).await;
+                    self.make_room(peer, &mut connections).await;
                     self.take(&mut connections, stream, peer);
                 }
                 Err(error) => {
@@ -125,51 +132,60 @@ impl Server {
         }
     }
 
-    fn take(&self, connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr) {
-        let (progress, served) = clients::serve(stream, peer, self.router.clone());
+    fn take(&self, connections: &mut JoinSet<()>, stream: Stream, peer: Peer) {
+        let gate = Arc::clone(&self.gate);
+        let (progress, served) = clients::serve(stream, peer, gate, self.router.clone());
         let task = connections.spawn(served);
-        self.clients.add(task, progress);
+        self.clients.add(task, progress, peer);
     }
 
-    /// Waits until there is a place; takes it from a client that has stalled if need be.
-    async fn make_room(&self, connections: &mut JoinSet<()>) {
-        while connections.len() >= CONNECTIONS {
-            self.clients.evict_stalled();
-            select! {
-                () = self.reap(connections) => {}
-                () = sleep(PAUSE) => {}
+    /// Waits until there is a place for a client; takes it from one of its own connections where it has
+    /// many, else from one that has stalled, if need be.
+    async fn make_room(&self, peer: Peer, connections: &mut JoinSet<()>) {
+        loop {
+            let is_own = self.clients.count_of(peer) >= CONNECTIONS_OF_ONE;
+            if !is_own && connections.len() < CONNECTIONS {
+                return;
             }
-        }
-    }
-
-    /// Waits for a connection's end; for ever where there is none.
-    async fn reap(&self, connections: &mut JoinSet<()>) {
-        match connections.join_next_with_id().await {
-            Some(Ok((id, ()))) => self.clients.remove(id),
-            Some(Err(error)) => self.clients.remove(error.id()),
-            None => std::future::pending().await,
+            let was_evicted = if is_own {
+                self.clients.evict_own(peer)
+            } else {
+                self.clients.evict_stalled()
+            };
+            if was_evicted {
+                self.gate.refuse(Cause::Connection);
+            }
+            let pause = if is_own { SHORT_PAUSE } else { PAUSE };
+            select! {
+                () = reap(&self.clients, connections) => {}
+                () = sleep(pause) => {}
+            }
         }
     }
 }
 
-/// Connections inherit the options: the kernel clones the listener's socket (`sk_clone_lock`).
-fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-    set_socket_reuseaddr(&socket, true)?;
-    set_socket_send_buffer_size(&socket, SEND_BUFFER)?;
-    set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
-    // Also once the agent has closed a connection: else the kernel offers the rest of the last
-    // answer for minutes to a client that does not read.
-    let milliseconds = u32::try_from(clients::STALL_TIME.as_millis()).unwrap_or(u32::MAX);
-    set_tcp_user_timeout(&socket, milliseconds)?;
-    bind(&socket, &address)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket.into())
+/// The next connection, of each socket in turn.
+async fn accept(listeners: &[Waiting], first: &mut usize) -> io::Result<(Stream, Peer)> {
+    poll_fn(|task| {
+        for step in 0..listeners.len() {
+            let index = (*first + step) % listeners.len();
+            if let Poll::Ready(accepted) = listeners[index].poll_accept(task) {
+                *first = index + 1;
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Waits for a connection's end; for ever where there is none.
+async fn reap(clients: &Clients, connections: &mut JoinSet<()>) {
+    match connections.join_next_with_id().await {
+        Some(Ok((id, ()))) => clients.remove(id),
+        Some(Err(error)) => clients.remove(error.id()),
+        None => std::future::pending().await,
+    }
 }
 
 /// Why there is no answer.

@@ -35,7 +35,7 @@ impl Given {
             }
         });
         Self {
-            answers: Answers::new(requests, Clients::default()),
+            answers: Answers::new(requests, Service::default()),
             snapshots,
         }
     }
@@ -138,7 +138,7 @@ fn where_the_memory_is_held_it_says_so_and_recovers() {
 fn without_an_agent_there_is_no_answer() {
     run(async {
         let (requests, _) = mpsc::channel(1);
-        let answers = Answers::new(requests, Clients::default());
+        let answers = Answers::new(requests, Service::default());
         let refused = answers.get(METRICS).await;
         assert!(matches!(refused, Err(Failure::Gone)), "{refused:?}");
         let refused = answers.check().await;
