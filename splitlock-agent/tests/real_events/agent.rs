@@ -48,6 +48,12 @@ impl Agent {
         Self::launch("127.0.0.1:0", args, prepare)
     }
 
+    /// The same at an address with a port that is free.
+    #[track_caller]
+    pub fn start_on(address: &str, args: &[&str]) -> Self {
+        Self::launch(address, args, |_command| {})
+    }
+
     /// Starts one at an address of the test's choice.
     #[track_caller]
     pub fn start_at(address: SocketAddr) -> Self {
@@ -120,6 +126,18 @@ impl Agent {
     #[track_caller]
     pub fn metrics(&self) -> Metrics {
         Metrics::parse(&self.get("/metrics"))
+    }
+
+    /// Its metrics, for who sends this line in the head of the request.
+    #[track_caller]
+    pub fn metrics_as(&self, line: &str) -> Metrics {
+        let (name, value) = line.trim_end().split_once(": ").expect("a header");
+        let url = format!("http://{}/metrics", self.address);
+        let answer = ureq::get(&url).header(name, value).call();
+        let text = answer
+            .and_then(|answer| answer.into_body().read_to_string())
+            .unwrap_or_else(|error| panic!("{url}: {error}"));
+        Metrics::parse(&text)
     }
 
     /// Its snapshot.
@@ -215,7 +233,8 @@ pub fn programs_of(pid: u32) -> BTreeSet<u32> {
 
 fn served_address(line: &Value) -> Option<SocketAddr> {
     let message = line.get("message")?.as_str()?;
-    let rest = message.strip_prefix("serving on http://")?;
+    let rest = message.strip_prefix("serving on http")?;
+    let rest = rest.trim_start_matches('s').strip_prefix("://")?;
     rest.split('/').next()?.parse().ok()
 }
 

@@ -48,6 +48,11 @@ mod storm;
 mod top;
 mod traps;
 mod vmms;
+mod web;
+mod web_attacks;
+mod web_clients;
+mod web_setup;
+mod web_sockets;
 
 use std::{env, process::ExitCode};
 
@@ -105,6 +110,10 @@ fn main() -> ExitCode {
         prometheus::TESTS,
         joins::TESTS,
         top::TESTS,
+        web::TESTS,
+        web_attacks::TESTS,
+        web_clients::TESTS,
+        web_sockets::TESTS,
     ];
     tests.extend(faults::TESTS);
     if requirements::in_rig() {

@@ -27,6 +27,11 @@ pub struct Server {
 impl Server {
     /// Starts one that scrapes the agent, and others under the job `other`.
     pub fn scraping(agent: &Agent, others: &[SocketAddr]) -> Self {
+        Self::scraping_as(agent, "", others)
+    }
+
+    /// The same with more to say about how to scrape the agent, in YAML with braces.
+    pub fn scraping_as(agent: &Agent, how: &str, others: &[SocketAddr]) -> Self {
         let others: Vec<String> = others.iter().map(SocketAddr::to_string).collect();
         let folder = std::env::temp_dir().join(format!("splitlock-prometheus-{}", agent.pid()));
         fs::create_dir(&folder).expect("a new folder");
@@ -36,7 +41,7 @@ impl Server {
             format!(
                 "global: {{scrape_interval: 250ms, scrape_timeout: 250ms}}\n\
                  scrape_configs:\n\
-                 - job_name: splitlock\n  static_configs: [{{targets: ['{}']}}]\n\
+                 - {{job_name: splitlock, static_configs: [{{targets: ['{}']}}]{how}}}\n\
                  - job_name: other\n  static_configs: [{{targets: {others:?}}}]\n",
                 agent.address()
             ),

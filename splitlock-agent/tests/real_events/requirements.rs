@@ -28,6 +28,10 @@ pub enum Requirement {
     PseudoTerminals,
     /// Chromium, the browser.
     Chromium,
+    /// curl, with TLS.
+    Curl,
+    /// The program openssl.
+    Openssl,
     /// A CPU that raises `#AC`; QEMU's emulated ones do not.
     AlignmentChecks,
     /// The rig's module that calls the kernel's split-lock functions.
@@ -94,6 +98,8 @@ impl Requirement {
                 Some(_) => Ok(()),
                 None => Err("needs chromium: cargo xtask test brings it".to_owned()),
             },
+            Self::Curl => program("curl", "--version"),
+            Self::Openssl => program("openssl", "version"),
             Self::AlignmentChecks => alignment_checks(),
             Self::TrapModule => trap_module::available(),
             Self::BusLocks => trap_module::bus_lock_available(),
@@ -224,6 +230,14 @@ pub fn promtool() -> Option<PathBuf> {
 /// Where chromium is.
 pub fn chromium() -> Option<PathBuf> {
     env::var_os("SPLITLOCK_CHROMIUM").map(PathBuf::from)
+}
+
+fn program(name: &str, version: &str) -> Result<(), String> {
+    let found = std::process::Command::new(name).arg(version).output();
+    match found {
+        Ok(output) if output.status.success() => Ok(()),
+        _ => Err(format!("needs the program {name}")),
+    }
 }
 
 /// Whether a test that cannot run is a failure.
