@@ -1,6 +1,6 @@
 //! The daemon: from the command line to the end of the last connection.
 
-use std::{pin::pin, process::ExitCode};
+use std::{future::pending, pin::pin, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -65,6 +65,7 @@ struct Prepared {
     attached: Attached,
     helpers: Helpers,
     questions: mpsc::Receiver<Request>,
+    asker: mpsc::Sender<Request>,
 }
 
 impl Prepared {
@@ -82,7 +83,7 @@ impl Prepared {
             Separation::begin(privileges, &counting.paths.paths()).map_err(anyhow::Error::msg)?;
         let (requests, questions) = mpsc::channel(16);
         // Before the hooks: a second agent fails here and counts nothing.
-        let web = Web::open(web, config, requests)?;
+        let web = Web::open(web, config, requests.clone())?;
         let attached = Attached::attach(counting, ground, log.level == LogLevel::Debug)?;
         if options.events.events == Events::Journald {
             journal::open().context("--events journald")?;
@@ -99,6 +100,7 @@ impl Prepared {
             attached,
             helpers,
             questions,
+            asker: requests,
         })
     }
 }
@@ -110,12 +112,14 @@ async fn serve(options: &RunOptions, prepared: Prepared) -> Result<ExitCode> {
         attached,
         helpers,
         questions,
+        asker,
     } = prepared;
     if let Some(keeper) = helpers.keeper() {
         keeper.listen().context("waiting for the keeper")?;
     }
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut detach = signal(SignalKind::user_defined1()).context("waiting for SIGUSR1")?;
 
     let event_lines = match events.events.form() {
         Some(form) => {
@@ -131,6 +135,10 @@ async fn serve(options: &RunOptions, prepared: Prepared) -> Result<ExitCode> {
     // A task of its own: clients are served also while the agent reads.
     let mut serving = tokio::spawn(server.serve());
     let mut status = ExitCode::SUCCESS;
+    let detaching = async {
+        while detach.recv().await.is_some() && asker.send(Request::Detach).await.is_ok() {}
+        pending::<()>().await;
+    };
     select! {
         end = agent => if end == End::KvmLoaded {
             warn!(
@@ -139,6 +147,7 @@ async fn serve(options: &RunOptions, prepared: Prepared) -> Result<ExitCode> {
             );
             status = ExitCode::from(START_AGAIN);
         },
+        () = detaching => {}
         ended = &mut serving => {
             let Err(error) = ended.context("the server ended")?;
             return Err(error).context("the server cannot wait for clients");

@@ -124,7 +124,11 @@ impl Attached {
             limits,
             paths,
         } = options;
-        let statistics = hooks.probe_statistics.then(statistics).flatten();
+        let wants_statistics = hooks.probe_statistics || hooks.max_overhead.is_some();
+        let statistics = wants_statistics.then(statistics).flatten();
+        if statistics.is_none() && hooks.max_overhead.is_some() {
+            bail!("--max-overhead: what the programs cost cannot be known here");
+        }
         let paths = paths.paths();
         let opened = KernelLog::open(&paths.rootfs);
         let log_state = match &opened {
@@ -175,6 +179,7 @@ impl Attached {
         let facts = Facts {
             probe_statistics: statistics.is_some(),
             lacks_kvm: !paths.sysfs.join("devices/virtual/misc/kvm").exists(),
+            max_overhead: hooks.max_overhead,
             ..facts(host, sizes, &probes, paths)
         };
         Ok(Self {
@@ -335,6 +340,7 @@ fn facts(host: &Host, sizes: Sizes, probes: &[Probe], paths: Paths) -> Facts {
         record_bytes: sizes.record_bytes.into(),
         probe_statistics: false,
         lacks_kvm: false,
+        max_overhead: None,
         probes: probes.to_vec(),
         paths,
     }

@@ -285,6 +285,7 @@ fn empty(mode: &'static str, sees: bool, now: u64) -> Snapshot {
         via,
         counts,
         refused: vec![],
+        detached: None,
         missed: via.map(|_| 0),
         runs: None,
     };

@@ -11,11 +11,11 @@ use crate::{
         ledgers::Ledgers,
         records::Records,
     },
-    probes::{Probe, catalogue::Via, programs::Programs},
+    probes::{Probe, catalogue::Via, overhead::Percent, programs::Programs},
     subjects::{death::Deaths, paths::Paths, uevents::VmEvents},
 };
 
-/// What does not change while the agent runs.
+/// What does not change while the agent runs, but for hooks that are taken off.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// `uname -r`.
@@ -39,6 +39,8 @@ pub struct Facts {
     pub probe_statistics: bool,
     /// Whether KVM was not there at the start, and with it none of its hooks.
     pub lacks_kvm: bool,
+    /// What the programs may cost.
+    pub max_overhead: Option<Percent>,
     /// The hooks.
     pub probes: Vec<Probe>,
     /// Where the host's file systems are mounted.

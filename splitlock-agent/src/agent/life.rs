@@ -22,7 +22,7 @@ use crate::subjects::{SubjectId, process, vmm::vcpu::vcpu_number};
 const EXPIRY: Duration = Duration::from_secs(1);
 
 /// Longer than any BPF program runs.
-const PROGRAMS: Duration = Duration::from_millis(5);
+pub(super) const PROGRAMS: Duration = Duration::from_millis(5);
 
 /// At least between two readings of the ledgers for subjects whose records were lost.
 const UNTOLD: Duration = Duration::from_secs(1);
@@ -240,7 +240,7 @@ impl Agent {
 
 /// Waits until all BPF programs that run now have ended: they run under RCU, and
 /// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu` (kernel/sched/membarrier.c). Takes some milliseconds.
-fn wait_for_programs() {
+pub(super) fn wait_for_programs() {
     // SAFETY: the call takes numbers.
     let status = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if status != 0 {

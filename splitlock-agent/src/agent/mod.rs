@@ -2,6 +2,7 @@
 //!
 //! The ledgers are read for a snapshot and at a subject's death, not by a timer.
 
+mod brake;
 pub mod events;
 mod facts;
 pub mod helpers;
@@ -33,8 +34,8 @@ use tracing::warn;
 
 pub use self::facts::{Facts, Sources};
 use self::{
-    events::EventLines, helpers::Helpers, life::Reclaiming, log::LogReports, vms::VmWatch,
-    waiting::Waiting,
+    brake::Brake, events::EventLines, helpers::Helpers, life::Reclaiming, log::LogReports,
+    vms::VmWatch, waiting::Waiting,
 };
 use crate::{
     code::{
@@ -77,12 +78,15 @@ pub enum Request {
     Snapshot(Answer<Arc<Snapshot>>),
     /// What is known of one subject? Nothing, if it has no series.
     Subject(SubjectId, Answer<Option<Box<SubjectDetail>>>),
+    /// Take off all hooks, and go on to serve what was counted.
+    Detach,
 }
 
 /// The agent's state. One task owns it.
 struct Agent {
     facts: Facts,
     follows_calls: bool,
+    brake: Option<Brake>,
     monitor: Monitor,
     mode_address: Option<u64>,
     programs: Programs,
@@ -145,6 +149,7 @@ pub async fn run(
         follows_calls: facts.follows_calls(),
         inquiries: helpers.inquiries(&facts.paths),
         facts,
+        brake: None,
         monitor,
         mode_address: None,
         programs: sources.programs,
@@ -174,10 +179,15 @@ pub async fn run(
         unwatched: vec![],
     };
     agent.look_at_host();
+    agent.release_brake(agent.facts.max_overhead);
     let mut records = vec![];
     loop {
         tokio::select! {
             request = requests.recv() => match request {
+                Some(Request::Detach) => {
+                    agent.detach_all();
+                    kernel_log = None;
+                }
                 Some(request) => agent.take_request(request, &mut waiting),
                 None => return End::Unasked,
             },
@@ -212,6 +222,7 @@ pub async fn run(
                 }
             },
             () = EventLines::is_due(&agent.event_lines) => {}
+            () = Brake::is_due(&agent.brake) => agent.brake(),
             found = vm_watch.next() => {
                 if vm_watch.kvm_was_loaded() && agent.facts.lacks_kvm {
                     return End::KvmLoaded;

@@ -16,7 +16,7 @@ use crate::{
         cpu::CpuFeatures,
     },
     memory,
-    probes::{Probe, catalogue::Via, cost::Cost, meaning},
+    probes::{Detached, Probe, catalogue::Via, cost::Cost, meaning},
     subjects::SubjectId,
     table::snapshot::{
         Fullness, HostFacts, LedgerFullness, ProbeRow, ProbeRuns, RecordRing, SCHEMA, Snapshot,
@@ -177,6 +177,7 @@ impl Agent {
                 authority: _,
                 counts_exits: _,
                 refusals,
+                detached,
             } = probe;
             let cost = costs.get(hook);
             ProbeRow {
@@ -187,6 +188,7 @@ impl Agent {
                     .iter()
                     .map(|refusal| format!("{}: {}", refusal.via.name(), refusal.reason))
                     .collect(),
+                detached: detached.map(Detached::name),
                 missed: cost.map(|cost| cost.missed),
                 runs: cost
                     .filter(|_| self.facts.probe_statistics)

@@ -35,6 +35,7 @@ impl Request {
         let _ = match self {
             Self::Snapshot(answer) => answer.send(Err(error)).is_ok(),
             Self::Subject(_, answer) => answer.send(Err(error)).is_ok(),
+            Self::Detach => false,
         };
     }
 }
@@ -79,6 +80,8 @@ impl Agent {
                 Request::Subject(id, answer) => {
                     let _ = answer.send(Ok(self.detail(id)));
                 }
+                // Does not wait.
+                Request::Detach => {}
             }
         }
     }

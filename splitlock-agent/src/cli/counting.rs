@@ -6,7 +6,10 @@ use clap::Args;
 
 use super::values;
 use crate::{
-    probes::choice::{Choice, KvmExits},
+    probes::{
+        choice::{Choice, KvmExits},
+        overhead::Percent,
+    },
     subjects::paths::Paths,
 };
 
@@ -50,6 +53,13 @@ pub struct HookOptions {
     /// programs of the host, and each run then costs some 30 ns more.
     #[arg(long = "probe-statistics")]
     pub probe_statistics: bool,
+
+    /// What the BPF programs may cost together, in percent of one CPU, on the average of 5 s. Where
+    /// they cost more, the hook that cost most is taken off until the agent is started anew, with a
+    /// line in the log and in `splitlock_probe_detached`. Turns the statistics of
+    /// `--probe-statistics` on, and ends the agent where the kernel does not allow them.
+    #[arg(long = "max-overhead", value_name = "PERCENT")]
+    pub max_overhead: Option<Percent>,
 }
 
 /// How much there may be of everything.

@@ -72,6 +72,11 @@ impl Monitor {
         }
     }
 
+    /// Other hooks are attached from now on.
+    pub const fn set_attached(&mut self, attached: HookSet) {
+        self.attached = attached;
+    }
+
     /// Takes in a reading of the mitigation.
     pub fn read_mitigation(&mut self, mitigation: Option<bool>) {
         if self.mitigation != mitigation {
@@ -191,6 +196,17 @@ mod tests {
         assert_eq!(
             (fatal.sees_user(), fatal.sees_guest(false)),
             (Some(true), Some(true))
+        );
+    }
+
+    #[test]
+    fn a_hook_that_is_taken_off_sees_no_more() {
+        let mut monitor = monitor(true, true, "warn", &Hook::ALL);
+        assert_eq!(monitor.sees_user(), Some(true));
+        monitor.set_attached(HookSet::empty().with(Hook::SignalGenerate));
+        assert_eq!(
+            (monitor.sees_user(), monitor.sees_guest(false)),
+            (Some(false), Some(false))
         );
     }
 

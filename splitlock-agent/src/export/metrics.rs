@@ -84,12 +84,14 @@ families! {
         "Reports of trapped locks that the kernel log held when the agent started.";
     PROBE_ATTACHED: GAUGE "splitlock_probe_attached" ["probe", "via", "counts"]
         "Whether a hook is attached, how, and what its count means.";
+    PROBE_DETACHED: GAUGE "splitlock_probe_detached" ["probe", "reason"]
+        "1 for a hook that the agent took off while it ran, by reason: overhead (--max-overhead), request (SIGUSR1). Absent for others.";
     PROBE_MISSED: COUNTER "splitlock_probe_missed_total" ["probe"]
         "How often the kernel skipped a hook's programs, as they were running on that CPU already. Such events are not counted elsewhere. Kernels before 5.12 do not tell.";
     PROBE_RUNS: COUNTER "splitlock_probe_runs_total" ["probe"]
-        "Runs of a hook's programs by the kernel's statistics; with --probe-statistics only.";
+        "Runs of a hook's programs by the kernel's statistics; with --probe-statistics or --max-overhead only.";
     PROBE_RUN_SECONDS: COUNTER "splitlock_probe_run_seconds_total" ["probe"]
-        "Time in a hook's programs by the kernel's statistics; with --probe-statistics only.";
+        "Time in a hook's programs by the kernel's statistics; with --probe-statistics or --max-overhead only.";
     LOST: COUNTER "splitlock_lost_total" ["cause"]
         "What was lost, by cause. Records are details; no count depends on them.";
     TRACKED: GAUGE "splitlock_tracked_subjects" ["kind"]

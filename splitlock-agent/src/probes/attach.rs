@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, MapData},
-    programs::{FEntry, FExit, KProbe, Program, RawTracePoint, TracePoint},
+    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
 };
 use splitlock_common::{Hook, HookSet, authority::authorities};
 use tracing::{debug, info, warn};
@@ -90,6 +90,7 @@ pub fn attach(ebpf: &mut Ebpf, plan: Plan, kernel_log: &Result<(), String>) -> R
             authority: table[hook as usize],
             counts_exits: counts_exits && KvmExits::HOOKS.contains(&hook),
             refusals,
+            detached: None,
         })
         .collect();
     report(&probes);
@@ -215,7 +216,8 @@ fn attach_rung(
 ) -> Result<()> {
     for (done, attachment) in rung.attachments.iter().enumerate() {
         if let Err(error) = attach_one(ebpf, attachment, kernel_log, btf) {
-            for attached in &rung.attachments[..done] {
+            // The one that failed may be loaded.
+            for attached in &rung.attachments[..=done] {
                 unload(ebpf, attached);
             }
             return Err(error);
@@ -274,9 +276,13 @@ fn attach_one(
 
 /// Takes a program off again. That it fails is only worth a line: what is left ends with the agent.
 fn unload(ebpf: &mut Ebpf, attachment: &Attachment) {
-    let Some(name) = attachment.program() else {
-        return;
-    };
+    if let Some(name) = attachment.program() {
+        unload_program(ebpf, name);
+    }
+}
+
+/// The same for a program by its name.
+pub(super) fn unload_program(ebpf: &mut Ebpf, name: &str) {
     let result = match ebpf.program_mut(name) {
         Some(Program::RawTracePoint(program)) => program.unload(),
         Some(Program::TracePoint(program)) => program.unload(),
@@ -285,7 +291,9 @@ fn unload(ebpf: &mut Ebpf, attachment: &Attachment) {
         Some(Program::KProbe(program)) => program.unload(),
         _ => Ok(()),
     };
-    if let Err(error) = result {
+    if let Err(error) = result
+        && !matches!(error, ProgramError::NotLoaded)
+    {
         warn!(program = name, %error, "could not be taken off again");
     }
 }

@@ -75,6 +75,7 @@ mod tests {
             authority: authorities(attached)[hook as usize],
             counts_exits,
             refusals: vec![],
+            detached: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The loaded programs: what the agent asks of them while they run.
 
 use std::{
-    io,
+    io, mem,
     os::fd::{AsFd as _, AsRawFd as _, RawFd},
 };
 
@@ -12,12 +12,16 @@ use aya::{
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
 use splitlock_common::{
-    Hook,
+    EventSet, Hook,
     ledger::{Settings, Word},
 };
 use tracing::debug;
 
-use super::{Probe, catalogue::LADDERS, cost::Cost};
+use super::{
+    Probe, attach,
+    catalogue::{Attachment, LADDERS},
+    cost::Cost,
+};
 
 const READ_WORD: &str = "read_word";
 
@@ -39,8 +43,13 @@ pub struct Programs {
     /// What they were told last.
     told: Option<Settings>,
     can_read: bool,
+    authority: Array<MapData, u32>,
     /// Descriptors of the attached programs, by hook.
     attached: Vec<(Hook, Vec<RawFd>)>,
+    /// Names of all programs that are attached, by hook.
+    names: Vec<(Hook, Vec<&'static str>)>,
+    /// What those had cost that were taken off since.
+    past: Vec<(Hook, Cost)>,
 }
 
 impl Programs {
@@ -50,12 +59,17 @@ impl Programs {
             .iter()
             .map(|probe| (probe.hook, descriptors(&ebpf, probe)))
             .collect();
+        let names = probes
+            .iter()
+            .map(|probe| (probe.hook, names(probe).collect()))
+            .collect();
         let mut take = |name| {
             ebpf.take_map(name)
                 .with_context(|| format!("the BPF object has no map {name}"))
         };
         let settings = take("SETTINGS")?.try_into()?;
         let word = take("WORD")?.try_into()?;
+        let authority = take("AUTHORITY")?.try_into()?;
         // Now, as whoever reads later may have no right to load.
         let can_read = load_reader(&mut ebpf)
             .inspect_err(|error| {
@@ -71,7 +85,10 @@ impl Programs {
             word,
             told: None,
             can_read,
+            authority,
             attached,
+            names,
+            past: vec![],
         })
     }
 
@@ -85,6 +102,39 @@ impl Programs {
                 let cost: io::Result<Cost> = programs.iter().map(|fd| Cost::of(*fd)).sum();
                 Some((*hook, cost.ok()?))
             })
+            .chain(self.past.iter().copied())
+    }
+
+    /// Takes a hook's programs off for good. What they had cost is still told.
+    pub fn detach(&mut self, hook: Hook) {
+        let cost = self.costs().find(|(of, _)| *of == hook);
+        self.past.extend(cost);
+        self.attached.retain(|(of, _)| *of != hook);
+        for (of, names) in &mut self.names {
+            if *of == hook {
+                for name in names.drain(..) {
+                    attach::unload_program(&mut self.ebpf, name);
+                }
+            }
+        }
+    }
+
+    /// Takes off the program that reads kernel memory.
+    pub fn unload_reader(&mut self) {
+        if mem::take(&mut self.can_read) {
+            attach::unload_program(&mut self.ebpf, READ_WORD);
+        }
+    }
+
+    /// Tells each hook what it counts from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses the writing.
+    pub fn let_count(&mut self, table: [EventSet; Hook::COUNT]) -> Result<(), MapError> {
+        for (hook, events) in Hook::ALL.into_iter().zip(table) {
+            self.authority.set(hook as u32, events.bits(), 0)?;
+        }
+        Ok(())
     }
 
     /// Tells the programs what is known of the host, if that is news.
@@ -136,6 +186,14 @@ fn load_reader(ebpf: &mut Ebpf) -> Result<()> {
 }
 
 fn descriptors(ebpf: &Ebpf, probe: &Probe) -> Vec<RawFd> {
+    names(probe)
+        .filter_map(|name| ebpf.program(name)?.fd().ok())
+        .map(|fd| fd.as_fd().as_raw_fd())
+        .collect()
+}
+
+/// Names of the programs by which a hook is attached.
+fn names(probe: &Probe) -> impl Iterator<Item = &'static str> {
     let rung = LADDERS
         .iter()
         .filter(|ladder| ladder.hook == probe.hook)
@@ -143,7 +201,5 @@ fn descriptors(ebpf: &Ebpf, probe: &Probe) -> Vec<RawFd> {
         .find(|rung| Some(rung.via) == probe.via);
     rung.into_iter()
         .flat_map(|rung| rung.attachments)
-        .filter_map(|attachment| ebpf.program(attachment.program()?)?.fd().ok())
-        .map(|fd| fd.as_fd().as_raw_fd())
-        .collect()
+        .filter_map(Attachment::program)
 }

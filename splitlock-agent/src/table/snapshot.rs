@@ -307,6 +307,8 @@ pub struct ProbeRow {
     pub counts: &'static str,
     /// Ways that were refused, each with the reason.
     pub refused: Vec<String>,
+    /// Why it was taken off while the agent ran; `None` where it was not.
+    pub detached: Option<&'static str>,
     /// How often the kernel skipped its programs; `None` where it has none.
     pub missed: Option<u64>,
     /// What its programs did; `None` where the kernel does not count it.

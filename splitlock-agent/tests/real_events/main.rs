@@ -4,6 +4,7 @@
 //! Every agent sees the whole host, so a test looks at its own processes alone.
 
 mod agent;
+mod brake;
 mod browser;
 mod cgroup;
 mod clients;
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         selftest::TESTS,
         doctor::TESTS,
         clients::TESTS,
+        brake::TESTS,
         http_fuzz::TESTS,
         event_log::TESTS,
         sites::TESTS,

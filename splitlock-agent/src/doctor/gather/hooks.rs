@@ -138,6 +138,7 @@ fn planned(
                 authority: table[planned.hook as usize],
                 counts_exits: false,
                 refusals: planned.refusals,
+                detached: None,
             };
             (probe, names)
         })

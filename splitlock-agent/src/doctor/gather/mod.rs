@@ -87,6 +87,7 @@ async fn attach(options: &DoctorOptions, ground: &Ground) -> anyhow::Result<(Vec
     let mut counting = options.counting.clone();
     // They would be turned on for all programs of the host.
     counting.hooks.probe_statistics = false;
+    counting.hooks.max_overhead = None;
     Ok(Attached::attach(&counting, ground, false)?.examine().await)
 }
 

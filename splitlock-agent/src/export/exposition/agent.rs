@@ -20,6 +20,12 @@ pub fn write(snapshot: &Snapshot, text: &mut Text) {
             None => attached.add(&[probe, &"none", &"none"], 0),
         }
     }
+    let mut detached = text.family(&metrics::PROBE_DETACHED);
+    for row in &snapshot.probes {
+        if let Some(reason) = row.detached {
+            detached.add(&[&row.probe, &reason], 1);
+        }
+    }
     let mut missed = text.family(&metrics::PROBE_MISSED);
     for row in &snapshot.probes {
         if let Some(count) = row.missed {

@@ -122,6 +122,7 @@ pub fn snapshot() -> Snapshot {
                 via: Some("raw_tracepoint"),
                 counts: "every_trap",
                 refused: vec![],
+                detached: None,
                 missed: Some(3),
                 runs: Some(ProbeRuns {
                     runs: 4,
@@ -133,6 +134,7 @@ pub fn snapshot() -> Snapshot {
                 via: None,
                 counts: "none",
                 refused: vec!["fentry: no".to_owned()],
+                detached: Some("overhead"),
                 missed: None,
                 runs: None,
             },

@@ -281,6 +281,7 @@ fn probe(name: &'static str, via: Option<&'static str>, counts: &'static str) ->
         via,
         counts,
         refused: vec![],
+        detached: None,
         missed: None,
         runs: None,
     }
