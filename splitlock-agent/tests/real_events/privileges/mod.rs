@@ -213,9 +213,10 @@ fn trapping(comm: &str) -> Child {
 fn a_running_agent_has_given_them_up_and_names_fully() {
     let agent = Agent::start(&["--privileges.user", "61235"]);
     let child = trapping("priv-named");
-    let metrics = agent.metrics();
     let pid = child.pid();
-    assert_eq!(metrics.count(&checks("priv-named", pid)), EVENTS);
+    // On a busy machine a scrape does not wait for the name.
+    let series = checks("priv-named", pid);
+    let metrics = agent.wait_for("its name", |metrics| metrics.count(&series) == EVENTS);
     let own = env::current_exe().expect("this program");
     assert_eq!(label(&metrics, pid, "exe").as_deref(), own.to_str());
     let keeper = keeper(&agent);
@@ -303,11 +304,12 @@ fn without_the_resolver_counts_go_on_until_another_names() {
         }
         made.push(trapping(&format!("priv-round-{round}")));
     }
-    let metrics = agent.wait_for("a death", |metrics| metrics.count(&deaths("resolver")) > 0);
+    agent.wait_for("a death", |metrics| metrics.count(&deaths("resolver")) > 0);
     for (round, child) in made.iter().enumerate() {
         let series = checks(&format!("priv-round-{round}"), child.pid());
-        assert_eq!(metrics.count(&series), EVENTS, "{series}");
+        agent.wait_for("its count", |metrics| metrics.count(&series) == EVENTS);
     }
+    let metrics = agent.metrics();
     assert_eq!(metrics.get(&up("keeper")), Some(1.0));
     let told = agent.log().iter().any(|line| {
         line["message"]
@@ -360,9 +362,9 @@ fn without_the_keeper_counts_go_on_without_names() {
         wait_until("the end of a resolver", || !lives(pid));
     }
     let child = trapping("priv-no-keeper");
-    let metrics = agent.metrics();
     let pid = child.pid();
-    assert_eq!(metrics.count(&checks("priv-no-keeper", pid)), EVENTS);
+    let series = checks("priv-no-keeper", pid);
+    let metrics = agent.wait_for("its count", |metrics| metrics.count(&series) == EVENTS);
     assert_eq!(label(&metrics, pid, "exe").as_deref(), Some(""));
     let told = agent.log().iter().any(|line| line["level"] == "ERROR");
     assert!(told, "{:?}", agent.log());
