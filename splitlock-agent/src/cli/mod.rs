@@ -44,7 +44,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the agent: attach to the kernel, count, and serve metrics until SIGINT or SIGTERM.
-    Run(RunOptions),
+    Run(Box<RunOptions>),
     /// Watch VMs and processes live: rates, outcomes, delays, exits, and where each of them traps.
     ///
     /// What is shown is of the agent that runs, or where none does, of probes that are attached for the
