@@ -175,6 +175,11 @@ pub fn make_held(count: u64, hold: Duration) -> Result<Results> {
     /// The other thread is inside by then.
     const LEAD: Duration = Duration::from_millis(500);
     sigbus::install(GoOn::Unchanged)?;
+    // A page fault would wait for the lock too (before 6.4 each one), and there
+    // would be no trap while it is held.
+    // SAFETY: a flag, and no memory of ours.
+    let status = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) };
+    ensure!(status == 0, "mlockall: {}", io::Error::last_os_error());
     let device = Arc::new(Device::open()?);
     let holder = Arc::clone(&device);
     let holding = thread::spawn(move || holder.hold_address_space(hold));
