@@ -148,10 +148,8 @@ fn sigusr1_takes_all_off() {
 
     for again in [false, true] {
         // SAFETY: the agent is this process's child and was not waited for.
-        assert_eq!(
-            unsafe { libc::kill(agent.pid().cast_signed(), libc::SIGUSR1) },
-            0
-        );
+        let sent = unsafe { libc::kill(agent.pid().cast_signed(), libc::SIGUSR1) };
+        assert_eq!(sent, 0);
         let metrics = agent.wait_for("the end of all hooks", |metrics| {
             metrics
                 .family("splitlock_probe_attached")
