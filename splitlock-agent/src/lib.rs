@@ -23,6 +23,7 @@ mod readiness;
 pub mod remote;
 pub mod run;
 pub mod selftest;
+pub mod service_manager;
 pub mod start;
 pub mod subjects;
 pub mod table;

@@ -1,6 +1,6 @@
 //! The daemon: from the command line to the end of the last connection.
 
-use std::{future::pending, pin::pin, process::ExitCode};
+use std::{convert::Infallible, future::pending, pin::pin, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -19,6 +19,7 @@ use crate::{
         web_config::Live,
     },
     logging, memory,
+    service_manager::Line,
     start::{Attached, Ground},
 };
 
@@ -43,6 +44,7 @@ pub fn run(options: &RunOptions) -> Result<ExitCode> {
         println!("the flags and the web configuration are right");
         return Ok(ExitCode::SUCCESS);
     }
+    let service_manager = Line::open();
     let ground = Ground::find(&options.counting)?;
     let prepared = Prepared::new(options, config, &ground)?;
     let keeper = prepared.helpers.keeper().cloned();
@@ -51,7 +53,7 @@ pub fn run(options: &RunOptions) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("starting the runtime")?
-        .block_on(serve(options, prepared));
+        .block_on(serve(options, prepared, service_manager));
     if let Some(keeper) = keeper {
         keeper.finish();
     }
@@ -64,8 +66,8 @@ struct Prepared {
     web: Web,
     attached: Attached,
     helpers: Helpers,
+    requests: mpsc::Sender<Request>,
     questions: mpsc::Receiver<Request>,
-    asker: mpsc::Sender<Request>,
 }
 
 impl Prepared {
@@ -99,20 +101,24 @@ impl Prepared {
             web,
             attached,
             helpers,
+            requests,
             questions,
-            asker: requests,
         })
     }
 }
 
-async fn serve(options: &RunOptions, prepared: Prepared) -> Result<ExitCode> {
+async fn serve(
+    options: &RunOptions,
+    prepared: Prepared,
+    service_manager: Line,
+) -> Result<ExitCode> {
     let RunOptions { events, .. } = options;
     let Prepared {
         web,
         attached,
         helpers,
+        requests: asker,
         questions,
-        asker,
     } = prepared;
     if let Some(keeper) = helpers.keeper() {
         keeper.listen().context("waiting for the keeper")?;
@@ -121,6 +127,7 @@ async fn serve(options: &RunOptions, prepared: Prepared) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut detach = signal(SignalKind::user_defined1()).context("waiting for SIGUSR1")?;
 
+    let service_manager = service_manager.enter().context("NOTIFY_SOCKET")?;
     let event_lines = match events.events.form() {
         Some(form) => {
             let log = EventLog::start(form).context("--events")?;
@@ -128,7 +135,7 @@ async fn serve(options: &RunOptions, prepared: Prepared) -> Result<ExitCode> {
         }
         None => None,
     };
-    web.tell();
+    let served = web.tell();
     let Web { server, files, .. } = web;
 
     let agent = pin!(attached.run(questions, event_lines, helpers));
@@ -137,24 +144,31 @@ async fn serve(options: &RunOptions, prepared: Prepared) -> Result<ExitCode> {
     let mut status = ExitCode::SUCCESS;
     let detaching = async {
         while detach.recv().await.is_some() && asker.send(Request::Detach).await.is_ok() {}
-        pending::<()>().await;
+        pending::<Infallible>().await
     };
-    select! {
-        end = agent => if end == End::KvmLoaded {
-            warn!(
-                "KVM was loaded, whose hooks can be attached only at the start: ending with status \
-                 {START_AGAIN}, so that the service manager starts the agent again"
-            );
-            status = ExitCode::from(START_AGAIN);
+    let why = select! {
+        end = agent => match end {
+            End::KvmLoaded => {
+                warn!(
+                    "KVM was loaded, whose hooks can be attached only at the start: ending with status \
+                     {START_AGAIN}, so that the service manager starts the agent again"
+                );
+                status = ExitCode::from(START_AGAIN);
+                "KVM was loaded: starting again"
+            }
+            End::Unasked => "nobody can ask any more",
         },
-        () = detaching => {}
+        never = detaching => match never {},
         ended = &mut serving => {
             let Err(error) = ended.context("the server ended")?;
             return Err(error).context("the server cannot wait for clients");
         }
-        _ = interrupt.recv() => info!("SIGINT: ending"),
-        _ = terminate.recv() => info!("SIGTERM: ending"),
-    }
+        never = service_manager.attend(&asker, &served) => match never {},
+        _ = interrupt.recv() => "SIGINT: ending",
+        _ = terminate.recv() => "SIGTERM: ending",
+    };
+    info!("{why}");
+    service_manager.part(why).await;
     // Nobody is accepted any more, and no request waits for an agent that is gone.
     serving.abort();
     let _ = serving.await;

@@ -80,6 +80,8 @@ pub enum Request {
     Subject(SubjectId, Answer<Option<Box<SubjectDetail>>>),
     /// Take off all hooks, and go on to serve what was counted.
     Detach,
+    /// Do you still work? Nothing is read for it.
+    Pulse(oneshot::Sender<()>),
 }
 
 /// The agent's state. One task owns it.

@@ -36,6 +36,7 @@ impl Request {
             Self::Snapshot(answer) => answer.send(Err(error)).is_ok(),
             Self::Subject(_, answer) => answer.send(Err(error)).is_ok(),
             Self::Detach => false,
+            Self::Pulse(answer) => answer.send(()).is_ok(),
         };
     }
 }
@@ -43,6 +44,11 @@ impl Request {
 impl Agent {
     /// Reads the ledgers for a request, and answers it if all subjects have names.
     pub(super) fn take_request(&mut self, request: Request, waiting: &mut Waiting) {
+        if let Request::Pulse(answer) = request {
+            // It is the asking that tells, not what the ledgers hold.
+            let _ = answer.send(());
+            return;
+        }
         if waiting.read.is_none() {
             self.look_at_host();
             self.expire();
@@ -82,6 +88,9 @@ impl Agent {
                 }
                 // Does not wait.
                 Request::Detach => {}
+                Request::Pulse(answer) => {
+                    let _ = answer.send(());
+                }
             }
         }
     }

@@ -76,8 +76,8 @@ impl Web {
     }
 
     /// Says where it serves, what others could do there, and what will not be read again with the
-    /// rights that there are now.
-    pub fn tell(&self) {
+    /// rights that there are now. Gives the first of it in one line.
+    pub fn tell(&self) -> String {
         let now = self.config.get();
         let (has_tls, asks_who) = (now.tls.is_some(), now.asks_who());
         let scheme = if has_tls { "https" } else { "http" };
@@ -109,14 +109,18 @@ impl Web {
                 "the agent's user cannot read a file of the web configuration: a change takes a restart"
             );
         }
-        for address in &self.addresses {
-            match address {
-                ListenAddress::Tcp(tcp) => {
-                    info!("serving on {scheme}://{tcp}{}", self.telemetry_path);
-                }
-                ListenAddress::Unix(path) => info!("serving on unix:{}", path.display()),
-            }
+        let places: Vec<String> = self
+            .addresses
+            .iter()
+            .map(|address| match address {
+                ListenAddress::Tcp(tcp) => format!("{scheme}://{tcp}{}", self.telemetry_path),
+                ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+            })
+            .collect();
+        for place in &places {
+            info!("serving on {place}");
         }
+        format!("serving on {}", places.join(", "))
     }
 }
 

@@ -43,6 +43,7 @@ mod qemu;
 mod requirements;
 mod selftest;
 mod service;
+mod service_manager;
 mod sites;
 mod stand_in;
 mod storm;
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         owners::TESTS,
         exit_records::TESTS,
         service::TESTS,
+        service_manager::TESTS,
         selftest::TESTS,
         doctor::TESTS,
         clients::TESTS,
