@@ -24,6 +24,7 @@ use aya_build::{Package, Toolchain};
 mod record;
 
 mod build_info;
+mod build_paths;
 
 use self::record::{Kind, Record};
 
@@ -90,6 +91,7 @@ fn supervise() -> Result<()> {
         }
     };
     compile.env("CARGO_BUILD_BUILD_DIR", build_dir);
+    compile.env("RUSTC_WRAPPER", build_paths::wrapper(&out_dir)?);
 
     let output = compile
         .output()
