@@ -16,6 +16,7 @@ mod build;
 mod ci;
 mod command;
 mod dashboards;
+mod dist;
 mod executables;
 mod fleet;
 mod fuzz;
@@ -56,6 +57,9 @@ enum Verb {
     Fuzz(fuzz::FuzzOptions),
     /// Write the Grafana dashboards from their source
     Dashboards(dashboards::DashboardsOptions),
+    /// Build what is released: the static program, the Debian package, the container image, Kubernetes
+    /// manifests, the list of what is in them, and checksums
+    Dist(dist::DistOptions),
     /// Everything that must be green: format, lints, tests (none may skip), documentation, and the
     /// tests on the oldest and the newest kernel, and the way from a trap to its notification
     Ci,
@@ -86,6 +90,7 @@ fn execute(verb: Verb) -> Result<()> {
         Verb::Fleet(options) => fleet::fleet(&workspace, &mut steps, &options),
         Verb::Fuzz(options) => fuzz::fuzz(&workspace, &mut steps, &options),
         Verb::Dashboards(options) => dashboards::dashboards(&workspace, &options),
+        Verb::Dist(options) => dist::dist(&workspace, &mut steps, &options),
         Verb::Ci => ci::ci(&workspace, &mut steps),
     }
 }

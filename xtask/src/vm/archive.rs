@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::sources::Mirror;
+use super::{sources::Mirror, system};
 use crate::{command, workspace::write_if_changed};
 
 /// Lists that are younger are not fetched again.
@@ -91,14 +91,18 @@ impl Archive {
     /// Downloads packages of the best version and unpacks them into a folder, which appears
     /// only when it is complete.
     pub fn unpack(&self, packages: &[String], folder: &Path) -> Result<()> {
-        self.unpack_downloads(folder, |downloads| {
-            let mut download = self.command("apt-get");
-            download
-                .arg("download")
-                .args(packages)
-                .current_dir(downloads);
-            command::output(&mut download).map(|_| ())
-        })
+        self.unpack_downloads(
+            folder,
+            |downloads| {
+                let mut download = self.command("apt-get");
+                download
+                    .arg("download")
+                    .args(packages)
+                    .current_dir(downloads);
+                command::output(&mut download).map(|_| ())
+            },
+            |_debs, _root| Ok(()),
+        )
     }
 
     /// The same for packages and all that they depend on, from one suite.
@@ -108,16 +112,36 @@ impl Archive {
         suite: &str,
         folder: &Path,
     ) -> Result<()> {
-        self.unpack_downloads(folder, |downloads| {
-            let mut install = self.command("apt-get");
-            install
-                .args(["install", "--download-only", "--no-install-recommends"])
-                .args(["--assume-yes", "--target-release", suite])
-                .arg("-o")
-                .arg(format!("Dir::Cache::archives={}", downloads.display()))
-                .args(packages);
-            command::output(&mut install).map(|_| ())
-        })
+        self.unpack_downloads(
+            folder,
+            |downloads| self.download_with_dependencies(packages, suite, downloads),
+            |_debs, _root| Ok(()),
+        )
+    }
+
+    fn download_with_dependencies(
+        &self,
+        packages: &[&str],
+        suite: &str,
+        downloads: &Path,
+    ) -> Result<()> {
+        let mut install = self.command("apt-get");
+        install
+            .args(["install", "--download-only", "--no-install-recommends"])
+            .args(["--assume-yes", "--target-release", suite])
+            .arg("-o")
+            .arg(format!("Dir::Cache::archives={}", downloads.display()))
+            .args(packages);
+        command::output(&mut install).map(|_| ())
+    }
+
+    /// The same, as a system whose dpkg knows them.
+    pub fn unpack_registered(&self, packages: &[&str], suite: &str, folder: &Path) -> Result<()> {
+        self.unpack_downloads(
+            folder,
+            |downloads| self.download_with_dependencies(packages, suite, downloads),
+            system::register,
+        )
     }
 
     /// Downloads into one folder beside the target and unpacks into another; neither stays.
@@ -125,13 +149,15 @@ impl Archive {
         &self,
         folder: &Path,
         download: impl FnOnce(&Path) -> Result<()>,
+        finish: impl FnOnce(&[PathBuf], &Path) -> Result<()>,
     ) -> Result<()> {
         let downloads = append(folder, ".downloads");
         let partial = append(folder, ".partial");
         // What an interrupted run left.
         remove(&downloads)?;
         remove(&partial)?;
-        let result = fill(&partial, &downloads, download).and_then(|()| {
+        let result = fill(&partial, &downloads, download).and_then(|debs| {
+            finish(&debs, &partial)?;
             fs::rename(&partial, folder).with_context(|| {
                 format!("cannot move {} to {}", partial.display(), folder.display())
             })
@@ -208,7 +234,12 @@ impl Archive {
     }
 }
 
-fn fill(folder: &Path, downloads: &Path, download: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Gives the packages' files.
+fn fill(
+    folder: &Path,
+    downloads: &Path,
+    download: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Vec<PathBuf>> {
     // apt wants this one in a folder for downloads.
     let partial_downloads = downloads.join("partial");
     fs::create_dir_all(&partial_downloads)
@@ -221,10 +252,10 @@ fn fill(folder: &Path, downloads: &Path, download: impl FnOnce(&Path) -> Result<
         .filter(|file| file.extension().is_some_and(|extension| extension == "deb"))
         .collect();
     files.sort();
-    for file in files {
-        command::output(Command::new("dpkg").arg("-x").arg(&file).arg(folder))?;
+    for file in &files {
+        command::output(Command::new("dpkg").arg("-x").arg(file).arg(folder))?;
     }
-    Ok(())
+    Ok(files)
 }
 
 fn remove(folder: &Path) -> Result<()> {

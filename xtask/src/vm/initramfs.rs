@@ -100,12 +100,12 @@ pub struct Benchmark {
 
 /// A cpio archive in the kernel's format, in memory.
 #[derive(Default)]
-struct Archive {
+pub struct Cpio {
     bytes: Vec<u8>,
     entries: u32,
 }
 
-impl Archive {
+impl Cpio {
     fn add(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
         // The kernel would take entries with the same inode for links.
         self.entries += 1;
@@ -120,7 +120,28 @@ impl Archive {
         Ok(())
     }
 
-    fn finish(self) -> Result<Vec<u8>> {
+    /// Adds a folder.
+    pub fn folder(&mut self, path: &str) -> Result<()> {
+        self.add(path, FOLDER, b"")
+    }
+
+    /// Adds a file.
+    pub fn file(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        self.add(path, FILE, content)
+    }
+
+    /// Adds a program.
+    pub fn program(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        self.add(path, PROGRAM, content)
+    }
+
+    /// Adds a symbolic link.
+    pub fn link(&mut self, path: &str, target: &str) -> Result<()> {
+        self.add(path, LINK, target.as_bytes())
+    }
+
+    /// The whole archive.
+    pub fn finish(self) -> Result<Vec<u8>> {
         trailer(self.bytes).context("writing to memory")
     }
 }
@@ -150,7 +171,7 @@ pub fn write(
     let has_program = runs_tests || hypervisor.is_some();
     let has_all = scenario.tests == Tests::All;
     let Programs { agent, tests, init } = programs;
-    let mut archive = Archive::default();
+    let mut archive = Cpio::default();
     for folder in ["/rig", MODULES] {
         archive.add(folder, FOLDER, b"")?;
     }
@@ -219,7 +240,7 @@ pub fn write(
 }
 
 /// 70 MB, which the boot takes a second longer for.
-fn add_qemu(archive: &mut Archive, qemu: &qemu::Files) -> Result<()> {
+fn add_qemu(archive: &mut Cpio, qemu: &qemu::Files) -> Result<()> {
     let qemu::Files {
         program,
         firmware,
@@ -239,7 +260,7 @@ fn add_qemu(archive: &mut Archive, qemu: &qemu::Files) -> Result<()> {
 }
 
 /// Without its libraries, which are among QEMU's.
-fn add_libvirt(archive: &mut Archive, libvirt: &libvirt::Files) -> Result<()> {
+fn add_libvirt(archive: &mut Cpio, libvirt: &libvirt::Files) -> Result<()> {
     let libvirt::Files {
         daemon,
         virsh,
@@ -280,7 +301,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 }
 
 /// A module's content as the kernel takes it: not every kernel can decompress modules itself.
-fn decompressed(module: &Path) -> Result<Vec<u8>> {
+pub fn decompressed(module: &Path) -> Result<Vec<u8>> {
     let program = match module.extension().and_then(|extension| extension.to_str()) {
         Some("ko") => return read(module),
         Some("xz") => "xz",
@@ -308,7 +329,7 @@ mod tests {
 
     #[test]
     fn what_is_put_in_comes_out() {
-        let mut archive = Archive::default();
+        let mut archive = Cpio::default();
         archive.add("/rig", FOLDER, b"").unwrap();
         archive.add("/rig/a", FILE, b"content").unwrap();
         archive.add("/init", PROGRAM, b"12345678").unwrap();

@@ -14,6 +14,7 @@ mod initramfs;
 mod kernels;
 mod libvirt;
 mod measure;
+pub mod packages;
 mod programs;
 mod protocol;
 mod qemu;
@@ -21,6 +22,7 @@ mod report;
 mod results;
 mod scenarios;
 mod sources;
+mod system;
 mod trap_module;
 
 use std::{
@@ -32,8 +34,13 @@ use std::{
 
 use anyhow::{Context as _, Error, Result, bail};
 
-use self::{
+pub use self::{
     archive::Archive,
+    hypervisor::{Emulated, Prepared, prepare as prepare_hypervisor},
+    measure::{Measured, measure},
+    programs::build_benchmark,
+};
+use self::{
     boot::Machine,
     initramfs::{Vmm, Work},
     kernels::Kernel,
@@ -43,11 +50,6 @@ use self::{
     results::Boot,
     scenarios::{CHANGING, LACKING, Scenario, Tests, USUAL},
     sources::Mirror,
-};
-pub use self::{
-    hypervisor::{Emulated, Prepared, prepare as prepare_hypervisor},
-    measure::{Measured, measure},
-    programs::build_benchmark,
 };
 use crate::{setup, steps::Steps, workspace::Workspace};
 
@@ -91,6 +93,11 @@ impl VmOptions {
             patience: 1,
         }
     }
+}
+
+/// The packages of Debian's suites, by this machine's mirror.
+pub fn open_archive(folder: &Path) -> Result<Archive> {
+    Archive::open(folder, &Mirror::of_this_machine()?)
 }
 
 /// What is the same for all boots.

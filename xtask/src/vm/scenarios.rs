@@ -65,6 +65,14 @@ pub const HYPERVISOR: Scenario = Scenario {
     ..USUAL
 };
 
+/// For the packages: process 1 is systemd.
+pub const PACKAGES: Scenario = Scenario {
+    name: "packages",
+    parameters: "systemd.unit=multi-user.target systemd.show_status=false systemd.log_target=kmsg",
+    tests: Tests::None,
+    ..USUAL
+};
+
 const DOCTOR: Tests = Tests::Only("doctor::finds_what_the_host_lacks");
 
 /// What some hosts lack, on the oldest and the newest kernel: only the agent's report on its hooks, and whether `doctor`
