@@ -80,21 +80,22 @@ impl Prepared {
             log,
             privileges,
         } = options;
-        // Beside the attaching, which takes longer.
-        let mut separation =
-            Separation::begin(privileges, &counting.paths.paths()).map_err(anyhow::Error::msg)?;
         let (requests, questions) = mpsc::channel(16);
-        // Before the hooks: a second agent fails here and counts nothing.
+        // Before the hooks: a second agent fails here and counts nothing. Before the helpers, too, which
+        // are to have no socket that was handed over.
         let web = Web::open(web, config, requests.clone())?;
+        // Beside the attaching, which takes longer.
+        let separation =
+            Separation::begin(privileges, &counting.paths.paths()).map_err(anyhow::Error::msg)?;
         let attached = Attached::attach(counting, ground, log.level == LogLevel::Debug)?;
         if options.events.events == Events::Journald {
             journal::open().context("--events journald")?;
         }
-        if let Some(separation) = &mut separation {
-            separation.leave_readable(web.config.folders());
-        }
         let helpers = match separation {
-            Some(separation) => separation.complete(|| attached.reads_maps()),
+            Some(mut separation) => {
+                separation.leave_readable(web.config.folders());
+                separation.complete(|| attached.reads_maps())
+            }
             None => Helpers::own(),
         };
         Ok(Self {

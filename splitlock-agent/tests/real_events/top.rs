@@ -388,7 +388,7 @@ fn what_is_no_agent_is_told() {
     let address = listener.local_addr().expect("it is bound");
     drop(listener);
     for (args, parts) in [
-        (vec!["--once", "--url", "https://x"], vec!["not https"]),
+        (vec!["--once", "--url", "https://"], vec!["--url https://"]),
         (vec!["--once", "--url", "x"], vec!["begins with http://"]),
         (vec!["--interval", "1ms"], vec!["at least 100ms"]),
         (vec!["--once", "--json"], vec!["cannot be used with"]),

@@ -86,6 +86,11 @@ fn a_unix_socket_serves_its_group_and_goes_in_the_end() {
     assert!(!nobody.output().expect("curl runs").status.success());
     let (status, _) = agent.end(libc::SIGTERM);
     assert!(status.success());
+    // Who has given up all rights removes nothing; nobody listens, and the next agent replaces it.
+    assert!(UnixStream::connect(&socket).is_err());
+    let agent = Agent::start(&["--web.listen-address", &address, "--privileges", "keep"]);
+    assert_eq!(over(&socket, "/healthz", &[]).status, 200);
+    agent.end(libc::SIGTERM);
     assert!(!exists(&socket), "the socket's file stays");
 }
 
@@ -146,6 +151,10 @@ fn those_that_are_handed_over_are_served() {
     let unix = UnixListener::bind(&socket).expect("a socket");
     let address = tcp.local_addr().expect("an address");
     let handed = [tcp.as_raw_fd(), unix.as_raw_fd()];
+    let names = handed.map(|fd| {
+        let link = fs::read_link(format!("/proc/self/fd/{fd}")).expect("an open socket");
+        link.display().to_string()
+    });
     // The shell's pid stays the agent's.
     let mut command = Command::new("sh");
     command
@@ -186,18 +195,41 @@ fn those_that_are_handed_over_are_served() {
     let pid = agent.0.id();
     let sockets = listening(pid);
     assert_eq!(sockets, 1, "TCP sockets that it listens on");
+    // Its helpers, which keep rights that it has given up, have none of them.
+    let helpers = children(pid);
+    assert!(!helpers.is_empty(), "it has no keeper");
+    for helper in helpers {
+        let held = held(helper);
+        assert!(!names.iter().any(|name| held.contains(name)), "{held:?}");
+    }
     drop(agent);
     // It is the manager's, which may start the agent again.
     assert!(exists(&socket));
 }
 
-/// How many TCP sockets a process listens on.
-fn listening(pid: u32) -> usize {
-    let held: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+/// What a process has open.
+fn held(pid: u32) -> Vec<String> {
+    fs::read_dir(format!("/proc/{pid}/fd"))
         .expect("its descriptors")
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
         .map(|target| target.display().to_string())
-        .collect();
+        .collect()
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("its threads")
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("children")).ok())
+        .flat_map(|text| {
+            let pids = text.split_whitespace().filter_map(|pid| pid.parse().ok());
+            pids.collect::<Vec<u32>>()
+        })
+        .collect()
+}
+
+/// How many TCP sockets a process listens on.
+fn listening(pid: u32) -> usize {
+    let held = held(pid);
     let is_held = |inode: &str| held.contains(&format!("socket:[{inode}]"));
     ["tcp", "tcp6"]
         .iter()
