@@ -224,7 +224,9 @@ fn guessers_take_neither_the_cpu_nor_a_users_turn() {
             thread::sleep(Duration::from_millis(50));
         }
         // Its credentials are not known yet.
+        let earlier = checked.load(Ordering::Relaxed);
         let first = scrape(3);
+        let before_it = checked.load(Ordering::Relaxed) - earlier;
         let (start, before) = (Instant::now(), cpu_time(agent.pid()));
         let mut times = vec![];
         while start.elapsed() < Duration::from_secs(5) {
@@ -235,16 +237,23 @@ fn guessers_take_neither_the_cpu_nor_a_users_turn() {
         drop(over);
         let longest = times.iter().max().copied().unwrap_or_default();
         eprintln!(
-            "{} guesses, {} of them checked; the first scrape took {first:?}, the longest later one \
-             {longest:?}; the agent took {:.0} % of a CPU",
+            "{} guesses, {} of them checked; the first scrape took {first:?} and {before_it} went \
+             before it, the longest later one took {longest:?}; the agent took {:.0} % of a CPU",
             asked.load(Ordering::Relaxed),
             checked.load(Ordering::Relaxed),
             share * 100.0
         );
         assert!(first < BOUND, "{first:?}");
         assert!(longest < BOUND, "{longest:?}");
-        // A quarter for the checks, the rest for the requests, which are refused by the hundred.
-        assert!(share < 0.8, "{share}");
+        // The one that is under way, and what ends while the answer is on its way back. Without turns it
+        // is as many as there are guessers.
+        assert!(
+            before_it <= 4,
+            "{before_it} guesses went before a user who was never wrong"
+        );
+        // A quarter for the checks at most, the rest for requests that are refused. Without the rests and
+        // the limit it was 76 % on a busy machine.
+        assert!(share < 0.4, "{share}");
     });
     let metrics = agent.metrics_as(&basic(USER, PASSWORD));
     let unchecked = r#"splitlock_web_refused_total{cause="credentials_unchecked"}"#;
