@@ -365,7 +365,10 @@ pub fn hosts() -> Vec<(&'static str, Facts, Answer, &'static [&'static str])> {
         (
             "an agent that keeps its rights",
             but(intel(), |facts| {
-                facts.agent.view.as_mut().unwrap().rights = Some(AgentRights::default());
+                facts.agent.view.as_mut().unwrap().rights = Some(AgentRights {
+                    capabilities: "CAP_SYS_ADMIN CAP_BPF".to_owned(),
+                    ..AgentRights::default()
+                });
             }),
             Degraded,
             &["agent_keeps_rights", "(warn_mode_lower_bound)"],
@@ -383,8 +386,8 @@ pub fn hosts() -> Vec<(&'static str, Facts, Answer, &'static [&'static str])> {
             Degraded,
             &[
                 "agent_without_helpers",
-                "(agent_keeps_some_rights)",
                 "(warn_mode_lower_bound)",
+                "(agent_keeps_some_rights)",
             ],
         ),
         (
