@@ -5,7 +5,6 @@ use anyhow::{Result, bail};
 use crate::{
     bpf_toolchain::{lints, record::Record},
     command::{self, run},
-    dist::{self, DistOptions},
     fleet::{self, FleetOptions},
     setup,
     steps::{self, Steps},
@@ -62,9 +61,6 @@ fn checks(workspace: &Workspace, steps: &mut Steps, record: &Record, tools: &Too
     });
     // Its steps are in the table, also one that failed.
     if let Err(error) = vm::run(workspace, steps, VmOptions::ends()) {
-        steps::report(&error);
-    }
-    if let Err(error) = dist::run(workspace, steps, &DistOptions::tested()) {
         steps::report(&error);
     }
     if let Err(error) = fleet::fleet(workspace, steps, &FleetOptions::check_with("newest")) {

@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn fuzz_keeper_word() {
-        bolero::check!().for_each(|bytes: &[u8]| {
+        bolero::check!(name = "keeper_word").for_each(|bytes: &[u8]| {
             if let Some(word) = Word::of(bytes) {
                 assert_eq!(word.bytes(), bytes);
             }

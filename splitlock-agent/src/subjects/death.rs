@@ -6,7 +6,11 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use super::{SubjectId, paths::Paths, process::start_ticks};
+use super::{
+    SubjectId,
+    paths::Paths,
+    process::{all_exit, start_ticks},
+};
 use crate::readiness::Source;
 use rustix::{
     event::{
@@ -109,11 +113,12 @@ impl Deaths {
 }
 
 /// Whether a subject has ended by now, as far as the kernel says; also one that nobody has waited
-/// for yet. What `/proc` hides is no proof.
+/// for yet, or that runs nothing any more: a killed VMM may take a while to let go of its guest. What
+/// `/proc` hides is no proof.
 pub fn has_ended(paths: &Paths, subject: SubjectId) -> bool {
     match open(paths, subject) {
         Ok(None) => true,
-        Ok(Some(pidfd)) => is_readable(&pidfd),
+        Ok(Some(pidfd)) => is_readable(&pidfd) || all_exit(paths, subject.pid),
         // No descriptor is free: its end is not known.
         Err(_) => false,
     }

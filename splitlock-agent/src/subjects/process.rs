@@ -70,6 +70,21 @@ pub fn living_thread(paths: &Paths, pid: u32) -> Option<u32> {
         .find(lives)
 }
 
+/// Whether all threads of a process are exiting, as far as `/proc` tells: it runs nothing any more,
+/// but letting go of what it had may take a while.
+pub fn all_exit(paths: &Paths, pid: u32) -> bool {
+    let exits = |tid: u32| is_exiting(paths, tid).is_ok_and(|exiting| exiting);
+    let Ok(threads) = fs::read_dir(paths.process(pid, "task")) else {
+        return false;
+    };
+    let others: Option<Vec<u32>> = threads
+        .take(THREADS)
+        .map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    exits(pid)
+        && others.is_some_and(|others| others.len() < THREADS && others.into_iter().all(exits))
+}
+
 /// Whether a process has this thread, as far as `/proc` tells.
 pub fn has_thread(paths: &Paths, pid: u32, tid: u32) -> bool {
     fs::exists(paths.process(pid, &format!("task/{tid}"))).unwrap_or(true)

@@ -46,18 +46,6 @@ pub struct DistOptions {
     kernel: String,
 }
 
-impl DistOptions {
-    /// Those of CI: building everything twice takes too long there.
-    pub fn tested() -> Self {
-        Self {
-            check_reproducible: false,
-            check: true,
-            test: true,
-            kernel: "newest".to_owned(),
-        }
-    }
-}
-
 /// Where it is built.
 pub struct Site {
     /// The folder of the sources.

@@ -48,7 +48,7 @@ use self::{
     programs::Programs,
     qemu::Qemu,
     results::Boot,
-    scenarios::{CHANGING, LACKING, Scenario, Tests, USUAL},
+    scenarios::{LACKING, Scenario, Tests, USUAL},
     sources::Mirror,
 };
 use crate::{setup, steps::Steps, workspace::Workspace};
@@ -217,11 +217,11 @@ struct Vmms {
     libvirt: Option<Libvirt>,
 }
 
-/// Every kernel boots the usual way, and the oldest and the newest in the others.
+/// Every kernel boots the usual way, and the oldest and the newest in those that lack something; the
+/// machine that changes, which takes minutes, is booted where it is asked for.
 fn scenarios_of(is_end: bool) -> Vec<Scenario> {
     let mut scenarios = vec![USUAL];
     if is_end {
-        scenarios.push(CHANGING);
         scenarios.extend(LACKING);
     }
     scenarios
@@ -352,9 +352,8 @@ mod tests {
             .map(|release| kernels::tests::kernel(&format!("{release}-cloud-amd64")));
         let modules = vec![None; kernels.len()];
         let all = jobs(&kernels, &modules, scenarios_of);
-        assert_eq!(all.len(), 3 + 2 * (1 + LACKING.len()));
+        assert_eq!(all.len(), 3 + 2 * LACKING.len());
         assert!(all[..3].iter().all(|job| job.scenario == USUAL));
-        assert!(all[3..5].iter().all(|job| job.scenario == CHANGING));
         let with_libvirt: Vec<&str> = all
             .iter()
             .filter(|job| job.libvirt)

@@ -35,6 +35,8 @@ pub const TESTS: &[Test] = &[
 ];
 
 const TRAPS: u64 = 20;
+/// Another user's process can be limited only with CAP_SYS_RESOURCE, which not every machine has.
+const KEEP: &[&str] = &["--privileges", "keep"];
 
 fn open_descriptors(agent: &Agent) -> u64 {
     let folder = fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("the agent runs");
@@ -70,7 +72,7 @@ fn traps(comm: &str) -> Child {
 }
 
 fn without_a_free_descriptor_it_counts_and_recovers() {
-    let agent = Agent::start(&[]);
+    let agent = Agent::start(KEEP);
     // With the numbers that it has in use it can open nothing.
     limit_descriptors(&agent, 3);
     let mut children: Vec<Child> = (0..20).map(|index| traps(&format!("fd-{index}"))).collect();
@@ -113,7 +115,7 @@ fn without_a_free_descriptor_it_counts_and_recovers() {
 /// when somebody asks.
 fn subjects_past_the_descriptors_are_counted_and_forgotten() {
     const SUBJECTS: usize = 100;
-    let agent = Agent::start(&["--retention", "1s"]);
+    let agent = Agent::start(&[KEEP, &["--retention", "1s"]].concat());
     limit_descriptors(&agent, open_descriptors(&agent) + 30);
     let mut children: Vec<Child> = (0..SUBJECTS)
         .map(|index| traps(&format!("watch-{index}")))
