@@ -27,6 +27,11 @@ pub const TESTS: &[Test] = &[
         run: a_thousand_slow_handshakes_hold_no_scrape_up,
     },
     Test {
+        name: "web_attacks::a_handshake_by_the_byte_is_given_up",
+        needs: &[Root],
+        run: a_handshake_by_the_byte_is_given_up,
+    },
+    Test {
         name: "web_attacks::a_crowd_of_one_client_takes_no_other_clients_place",
         needs: &[Root],
         run: a_crowd_of_one_client_takes_no_other_clients_place,
@@ -137,6 +142,39 @@ fn a_thousand_slow_handshakes_hold_no_scrape_up() {
         let longest = times.iter().max().expect("five");
         assert!(*longest < BOUND, "{times:?}");
     });
+}
+
+/// Never silent for long, so that no limit for those who stall is met.
+fn a_handshake_by_the_byte_is_given_up() {
+    let folder = Folder::with_server();
+    let file = folder.write("web.yml", TLS);
+    let agent = Agent::start(&["--web.config.file", &file]);
+    let mut stream = connect_from(2, agent.address());
+    // The head of a hello of 16,000 bytes.
+    let mut hello = b"\x16\x03\x01\x3e\x80\x01\0\x3e\x7c\x03\x03"
+        .iter()
+        .chain(std::iter::repeat(&0));
+    stream
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .expect("a socket");
+    let start = Instant::now();
+    loop {
+        let time = start.elapsed();
+        assert!(time < Duration::from_secs(15), "still there after {time:?}");
+        let byte = *hello.next().expect("it has no end");
+        if stream.write_all(&[byte]).is_err() {
+            break;
+        }
+        match stream.read(&mut [0; 64]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // The end, or a reset.
+            Ok(0) | Err(_) => break,
+            Ok(_) => panic!("an answer to half a hello"),
+        }
+    }
+    let time = start.elapsed();
+    eprintln!("given up after {time:?}");
+    assert!(time > Duration::from_secs(4), "{time:?}");
 }
 
 fn a_crowd_of_one_client_takes_no_other_clients_place() {

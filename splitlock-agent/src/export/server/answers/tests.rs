@@ -102,6 +102,25 @@ fn an_answer_is_never_older_than_its_question() {
     });
 }
 
+/// Those who are no users may ask for it.
+#[test]
+fn health_takes_one_reading_a_second_at_most() {
+    run(async {
+        let given = Given::start();
+        let start = Instant::now();
+        for _ in 0..50 {
+            let both = tokio::join!(given.answers.check(), given.answers.check());
+            assert!(both.0.is_ok() && both.1.is_ok());
+        }
+        let most = start.elapsed().as_secs() as usize + 1;
+        assert!(given.count() <= most, "{} readings", given.count());
+        sleep(HEALTH_TIME).await;
+        let before = given.count();
+        given.answers.check().await.unwrap();
+        assert_eq!(given.count(), before + 1);
+    });
+}
+
 #[test]
 fn who_leaves_while_it_is_made_leaves_nothing() {
     run(async {
