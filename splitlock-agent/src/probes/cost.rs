@@ -1,6 +1,41 @@
 //! What the kernel tells of loaded programs in `/proc/self/fdinfo`.
 
-use std::{fs, io, iter::Sum, os::fd::RawFd};
+use std::{
+    fs::File,
+    io,
+    iter::Sum,
+    os::{fd::RawFd, unix::fs::FileExt as _},
+};
+
+/// Bytes of what the kernel tells of a program; it is some 300.
+const TEXT: usize = 4096;
+
+/// Where the kernel tells what a program costs.
+///
+/// Opened while the process has its rights: before 5.14 these files are root's alone, once a process
+/// cannot be dumped any more.
+#[derive(Debug)]
+pub struct Account(File);
+
+impl Account {
+    /// That of a loaded program.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn open(program: RawFd) -> io::Result<Self> {
+        File::open(format!("/proc/self/fdinfo/{program}")).map(Self)
+    }
+
+    /// What the program cost so far.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn read(&self) -> io::Result<Cost> {
+        let mut text = [0; TEXT];
+        let length = self.0.read_at(&mut text, 0)?;
+        Ok(Cost::parse(&String::from_utf8_lossy(&text[..length])))
+    }
+}
 
 /// What programs cost so far. The kernel fills in runs and time only while BPF statistics are on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,15 +51,6 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// That of one program.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn of(program: RawFd) -> io::Result<Self> {
-        let text = fs::read_to_string(format!("/proc/self/fdinfo/{program}"))?;
-        Ok(Self::parse(&text))
-    }
-
     fn parse(fdinfo: &str) -> Self {
         let field = |name| {
             fdinfo
@@ -74,7 +100,7 @@ mod tests {
         assert_eq!(Cost::parse(fdinfo), cost);
         assert_eq!(Cost::parse("pos:\t0\n"), Cost::default());
         assert_eq!([cost, cost].into_iter().sum::<Cost>().run_ns, 1400);
-        assert!(Cost::of(-1).is_err());
+        assert!(Account::open(-1).is_err());
     }
 
     #[test]

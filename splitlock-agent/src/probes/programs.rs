@@ -2,7 +2,7 @@
 
 use std::{
     io, mem,
-    os::fd::{AsFd as _, AsRawFd as _, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _},
 };
 
 use anyhow::{Context as _, Result};
@@ -20,7 +20,7 @@ use tracing::debug;
 use super::{
     Probe, attach,
     catalogue::{Attachment, LADDERS},
-    cost::Cost,
+    cost::{Account, Cost},
 };
 
 const READ_WORD: &str = "read_word";
@@ -44,8 +44,8 @@ pub struct Programs {
     told: Option<Settings>,
     can_read: bool,
     authority: Array<MapData, u32>,
-    /// Descriptors of the attached programs, by hook.
-    attached: Vec<(Hook, Vec<RawFd>)>,
+    /// What tells of the attached programs' cost, by hook.
+    attached: Vec<(Hook, Vec<Account>)>,
     /// Names of all programs that are attached, by hook.
     names: Vec<(Hook, Vec<&'static str>)>,
     /// What those had cost that were taken off since.
@@ -57,7 +57,7 @@ impl Programs {
     pub fn new(mut ebpf: Ebpf, probes: &[Probe]) -> Result<Self> {
         let attached = probes
             .iter()
-            .map(|probe| (probe.hook, descriptors(&ebpf, probe)))
+            .map(|probe| (probe.hook, accounts(&ebpf, probe)))
             .collect();
         let names = probes
             .iter()
@@ -99,7 +99,7 @@ impl Programs {
             .iter()
             .filter(|(_, programs)| !programs.is_empty())
             .filter_map(|(hook, programs)| {
-                let cost: io::Result<Cost> = programs.iter().map(|fd| Cost::of(*fd)).sum();
+                let cost: io::Result<Cost> = programs.iter().map(Account::read).sum();
                 Some((*hook, cost.ok()?))
             })
             .chain(self.past.iter().copied())
@@ -185,10 +185,10 @@ fn load_reader(ebpf: &mut Ebpf) -> Result<()> {
     reader(ebpf)?.load().context("load")
 }
 
-fn descriptors(ebpf: &Ebpf, probe: &Probe) -> Vec<RawFd> {
+fn accounts(ebpf: &Ebpf, probe: &Probe) -> Vec<Account> {
     names(probe)
         .filter_map(|name| ebpf.program(name)?.fd().ok())
-        .map(|fd| fd.as_fd().as_raw_fd())
+        .filter_map(|fd| Account::open(fd.as_fd().as_raw_fd()).ok())
         .collect()
 }
 

@@ -1,6 +1,6 @@
 //! What a test needs of the machine.
 
-use std::{env, fs, path::PathBuf, sync::OnceLock};
+use std::{env, fs, net::ToSocketAddrs as _, path::PathBuf, sync::OnceLock};
 
 use splitlock_agent::selftest::events::kvm_guest;
 
@@ -30,6 +30,10 @@ pub enum Requirement {
     Chromium,
     /// curl, with TLS.
     Curl,
+    /// An address of `localhost`, by that name.
+    Localhost,
+    /// Landlock (5.13+).
+    Landlock,
     /// The program openssl.
     Openssl,
     /// A CPU that raises `#AC`; QEMU's emulated ones do not.
@@ -104,6 +108,11 @@ impl Requirement {
             Self::TrapModule => trap_module::available(),
             Self::BusLocks => trap_module::bus_lock_available(),
             Self::Ratelimit => trap_module::ratelimit_available(),
+            Self::Localhost => match ("localhost", 80).to_socket_addrs() {
+                Ok(_) => Ok(()),
+                Err(error) => Err(format!("localhost: {error}")),
+            },
+            Self::Landlock => newer_than((5, 13), "no Landlock"),
             Self::BpfStatistics => newer_than((5, 8), "no BPF_ENABLE_STATS"),
             Self::ExitRecords => newer_than((5, 10), "no BPF_PROG_TEST_RUN of raw tracepoints"),
             Self::ExitCounters => exits::KVM_EXIT.check(),

@@ -5,14 +5,14 @@ use std::process::{Command, Output};
 use super::{
     Test,
     agent::{Agent, binary},
-    requirements::Requirement::Root,
+    requirements::Requirement::{Localhost, Root},
     web_setup::{Authority, Folder, PASSWORD, TLS, USER, url, users},
 };
 
 pub const TESTS: &[Test] = &[
     Test {
         name: "web_clients::they_reach_an_agent_with_tls_certificates_and_users",
-        needs: &[Root],
+        needs: &[Root, Localhost],
         run: they_reach_an_agent_with_tls_certificates_and_users,
     },
     Test {

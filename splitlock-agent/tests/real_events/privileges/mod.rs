@@ -18,18 +18,18 @@ use super::{
     agent::{Agent, Metrics},
     events::{Child, Event},
     processes::checks,
-    requirements::Requirement::{AlignmentChecks, Root},
+    requirements::Requirement::{AlignmentChecks, Landlock, Root},
 };
 
 pub const TESTS: &[Test] = &[
     Test {
         name: "privileges::the_worker_can_do_its_work_and_nothing_else",
-        needs: &[Root],
+        needs: &[Root, Landlock],
         run: the_worker_can_do_its_work_and_nothing_else,
     },
     Test {
         name: "privileges::the_helpers_can_look_and_nothing_else",
-        needs: &[Root],
+        needs: &[Root, Landlock],
         run: the_helpers_can_look_and_nothing_else,
     },
     Test {
@@ -82,15 +82,21 @@ fn tried(role: &str) -> BTreeMap<String, i32> {
         set(file, mode);
     }
     set("", 0o777);
-    let mut victim = Command::new("sleep").arg("60").spawn().expect("a victim");
+    // It makes nothing, as nobody tells it to.
+    let victim = Child::spawn(
+        &Event::AlignmentCheck {
+            count: 1,
+            threads: 1,
+        },
+        "victim",
+    );
     let output = Command::new(env::current_exe().expect("this program"))
-        .args(["act", role, &victim.id().to_string()])
+        .args(["act", role, &victim.pid().to_string()])
         .arg(&folder)
         .stdin(Stdio::null())
         .output()
         .expect("this program starts");
-    victim.kill().expect("the victim lives");
-    victim.wait().expect("our child");
+    drop(victim);
     fs::remove_dir_all(&folder).expect("the folder goes");
     let text = String::from_utf8(output.stdout).expect("text");
     let acts = text
