@@ -335,7 +335,11 @@ fn without_the_resolver_counts_go_on_until_another_names() {
 
 fn a_resolver_that_stands_still_is_replaced() {
     let agent = Agent::start(&[]);
-    wait_until("a resolver", || !resolvers(&agent).is_empty());
+    // Once one has named somebody, the one that names is among them.
+    let first = trapping("priv-before");
+    agent.wait_for("a full name", |metrics| {
+        label(metrics, first.pid(), "exe").is_some_and(|exe| !exe.is_empty())
+    });
     let stopped = resolvers(&agent);
     for pid in &stopped {
         signal(*pid, libc::SIGSTOP);
